@@ -1,0 +1,47 @@
+# The graph: notebook + library + data -> tables, figures, manifest -> report.
+# ./run_all.sh calls it; by hand: snakemake --config profile=cpu --cores 2
+import json
+import os
+
+from paperlab.lab.execute import EXECUTED, MANIFEST, folder_name
+from paperlab.lab.inputs import notebook_inputs, notebook_settings, relative
+from paperlab.lab.notebooks import notebook_names
+from paperlab.lab.profiles import get_profile
+
+PROFILE = get_profile(config.get("profile", "cpu"))
+OUT = os.path.join(os.environ.get("PAPERLAB_RESULTS", "results"), folder_name(PROFILE))
+SUMMARY = [name for name in notebook_names() if name.startswith("9")]
+NOTEBOOKS = [name for name in notebook_names() if name not in SUMMARY]
+SELECTED = notebook_names(str(config.get("only", "")))
+
+
+def inputs(wildcards):
+    """A summary notebook reads the findings of all others that are selected."""
+    files = [relative(path) for path in notebook_inputs(wildcards.notebook)]
+    if wildcards.notebook in SUMMARY:
+        files += expand(f"{OUT}/{{name}}/{MANIFEST}", name=[name for name in NOTEBOOKS if name in SELECTED])
+    return files
+
+
+rule all:
+    input:
+        expand(f"{OUT}/{{name}}/{EXECUTED}", name=SELECTED),
+    default_target: True
+
+
+# executed.ipynb is never committed, so a fresh clone runs everything and `git status` then shows what differs.
+rule notebook:
+    input:
+        inputs,
+    output:
+        executed=f"{OUT}/{{notebook}}/{EXECUTED}",
+        manifest=f"{OUT}/{{notebook}}/{MANIFEST}",
+    params:
+        settings=lambda wildcards: json.dumps(notebook_settings(wildcards.notebook, PROFILE.name), sort_keys=True),
+    threads: PROFILE.threads
+    resources:
+        mem_mb=int(PROFILE.memory_GiB * 1024),
+        runtime=int(PROFILE.notebook_minutes) + 1,
+        gpu=int(PROFILE.device == "cuda"),
+    shell:
+        "paperlab run {wildcards.notebook} --profile {PROFILE.name}"

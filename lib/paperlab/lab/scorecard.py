@@ -1,0 +1,99 @@
+"""The scorecard: every claim of every ledger with what was found for it and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paperlab.lab.claims import Claim, Judgment, Verdict, all_claims, judge
+from paperlab.lab.paths import results_dir
+from paperlab.lab.record import Finding, read_index
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NOT_PUBLISHED = {"smoke", "interactive", "book"}
+
+
+def published_folders() -> list[Path]:
+    """Return the committed result folders: `cpu` first, then one per GPU such as `h200`."""
+    folders = [path for path in results_dir().glob("[!.]*") if path.is_dir() and path.name not in _NOT_PUBLISHED]
+    return sorted(folders, key=lambda path: (path.name != "cpu", path.name))
+
+
+def scorecard_folders(profile: str) -> list[Path]:
+    """Return the folders that a profile's scorecard draws on: its own and those of real GPUs."""
+    gpus = [path for path in published_folders() if path.name != "cpu"]
+    return [results_dir() / profile, *gpus] if profile in ("smoke", "cpu") else gpus
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the folders of the runs (one per notebook) below a result folder."""
+    return sorted(path.parent for path in folder.glob("[0-9][0-9]_*/index.json"))
+
+
+def collect_findings(folders: list[Path]) -> dict[str, list[Finding]]:
+    """Return the findings of all runs below `folders`, by claim id, in the order of `folders`."""
+    findings: dict[str, list[Finding]] = {}
+    for run in (run for folder in folders for run in run_folders(folder)):
+        for finding in read_index(run)[1]:
+            findings.setdefault(finding.claim_id, []).append(finding)
+    return findings
+
+
+def judge_all(folders: list[Path]) -> dict[str, list[Judgment]]:
+    """Return the judgments of every ledger, by system."""
+    findings = collect_findings(folders)
+    return {
+        system: [judge(claim, findings.get(claim.claim_id, [])) for claim in ledger.values()]
+        for system, ledger in all_claims().items()
+    }
+
+
+def summary(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
+    """Return how many claims of each system got each verdict: a row a system, a column a verdict."""
+    import pandas as pd
+
+    rows = []
+    for system, items in judgments.items():
+        counts = Counter(item.verdict for item in items)
+        rows.append({"system": system, "claims": len(items), **{str(v): counts[v] for v in Verdict}})
+    return pd.DataFrame(rows, columns=["system", "claims", *map(str, Verdict)])
+
+
+def details(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
+    """Return one row per claim: what the paper says, what was found, the verdict and why."""
+    import pandas as pd
+
+    return pd.DataFrame([_row(system, item) for system, items in judgments.items() for item in items])
+
+
+def _row(system: str, item: Judgment) -> dict[str, str]:
+    claim, finding = item.claim, item.finding
+    return {
+        "system": system,
+        "claim_id": claim.claim_id,
+        "paper_ref": claim.paper_ref,
+        "statement": claim.statement,
+        "paper": _claimed(claim),
+        "ours": _found(claim, finding) if finding else "",
+        "ours_evidence": finding.evidence if finding else "",
+        "verdict": str(item.verdict),
+        "reason": item.reason,
+        "source": claim.source,
+    }
+
+
+def _claimed(claim: Claim) -> str:
+    if claim.value_low is None:
+        return "holds" if claim.is_qualitative else ""
+    values = [claim.value_low] if claim.value_high is None else [claim.value_low, claim.value_high]
+    sign = {"at_least": "≥ ", "at_most": "≤ "}.get(claim.comparison, "")
+    return f"{sign}{' to '.join(f'{value:g}' for value in values)} {claim.unit}".strip()
+
+
+def _found(claim: Claim, finding: Finding) -> str:
+    if isinstance(finding.value, bool):
+        return "holds" if finding.value else "does not hold"
+    return f"{finding.value:.4g} {claim.unit}".strip()

@@ -1,0 +1,71 @@
+# %% [markdown]
+# # The scorecard
+#
+# Every claim of every paper, what was found for it, and the verdict. Nothing is written by hand here: claims come from
+# `data/claims/`, findings from the notebooks that ran before this one, verdicts from comparing the two.
+#
+# After it you can
+#
+# 1. tell which claims came out, which did not, and which nobody here could test;
+# 2. see what kind of evidence each verdict rests on;
+# 3. find the notebook and the table behind a verdict.
+#
+# Cost: about 10 s in every profile, on any CPU.
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # whose results to judge: smoke, cpu or gpu
+seed: int = 0  # nothing here is random; every notebook has it
+
+# %%
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from paperlab.lab import scorecard, start
+from paperlab.lab.claims import Verdict
+
+run = start("90_scorecard", profile, seed)
+judgments = scorecard.judge_all(scorecard.scorecard_folders(profile))
+
+# %% [markdown]
+# ## Counts
+
+# %%
+summary = scorecard.summary(judgments)
+run.save_table(summary, "summary", evidence="analytic", caption="How many claims of each paper got each verdict.")
+
+# %%
+VERDICT_COLORS = dict(zip(map(str, Verdict), sns.color_palette("colorblind", len(Verdict)), strict=True))
+counts = summary.set_index("system")[[str(verdict) for verdict in Verdict]]
+counts = counts.loc[:, counts.sum() > 0]
+figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(counts)))
+counts.plot.barh(stacked=True, ax=axes, color=[VERDICT_COLORS[name] for name in counts], width=0.6)
+axes.set(title="Verdicts by paper", xlabel="claims", ylabel="")
+axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+run.save_figure(
+    figure, "summary_figure", counts.reset_index(), evidence="analytic", caption="The same counts as bars."
+)
+
+# %% [markdown]
+# ## Every claim
+#
+# `ours` is shown with its own evidence class. Where a claim needs a GPU and none has run, a weaker finding stands beside
+# `pending-gpu` but does not decide.
+
+# %%
+table = scorecard.details(judgments)
+run.save_table(table, "claims", evidence="analytic", caption="Each claim, what was found, and the verdict.")
+with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
+    display(table.drop(columns=["source", "system"]).style.hide(axis="index"))
+
+# %% [markdown]
+# ## How to read a verdict
+#
+# | verdict | meaning |
+# |---|---|
+# | reproduced | our number satisfies the claim within the ledger's tolerance |
+# | direction | the sign or order holds, the magnitude does not |
+# | contradicted | it does not hold here; the reason says what it is sensitive to |
+# | pending-gpu | only a measurement on a CUDA device can decide, and none has been made |
+# | not-testable | nothing here can decide, for the reason given |
+# | missing | no notebook recorded a finding: a defect of this repository |
