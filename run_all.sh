@@ -70,7 +70,10 @@ prepare_environment() {
 run_graph() {
     local profile=$1; shift
     local config=(profile="$profile")
-    [ -z "$only" ] || config+=(only="$only")
+    if [ -n "$only" ]; then
+        "$python" -m paperlab.lab.cli list "$only" >/dev/null
+        config+=(only="$only")
+    fi
     (cd "$root" && "$python" -m snakemake --cores "${jobs:-all}" --config "${config[@]}" --quiet rules host \
         --rerun-incomplete "$@")
     "$python" -m paperlab.lab.cli report --profile "$profile"

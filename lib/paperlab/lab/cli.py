@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     def with_profile(command: argparse.ArgumentParser, default: str) -> None:
         command.add_argument("--profile", default=default, choices=profile_names(), help=f"default: {default}")
 
-    add("list", _list, "List notebooks with their parameters, and the claims ledgers.")
+    listing = add("list", _list, "List notebooks with their parameters, and the claims ledgers.")
+    listing.add_argument("notebook", nargs="?", default="", help="only those that start so, such as 41")
     run = add("run", _run, "Run notebooks in order, without Snakemake.")
     run.add_argument("notebook", help="a stem or its start, such as 41")
     run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
@@ -66,7 +67,7 @@ def _list(options: argparse.Namespace) -> int:
     from paperlab.lab.claims import all_claims
     from paperlab.lab.notebooks import notebook_names, parameters_of, title_of
 
-    for name in notebook_names():
+    for name in notebook_names(options.notebook):
         print(f"{name:26} {title_of(name)}")
         print(f"{'':26} {', '.join(f'{key}={value!r}' for key, value in parameters_of(name).items())}")
     for system, ledger in all_claims().items():

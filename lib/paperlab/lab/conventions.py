@@ -32,8 +32,10 @@ def check_system(system: str) -> list[str]:
 
 def _check_package(package: ModuleType) -> Iterator[str]:
     name = package.__name__
-    if "§" not in (package.__doc__ or "") or ".py" not in (package.__doc__ or ""):
-        yield f"{name}: the docstring must map the paper's sections (§) to files (.py)"
+    for path in sorted(Path(package.__file__ or "").parent.iterdir()):
+        is_part = path.suffix == ".py" or (path / "__init__.py").exists()
+        if is_part and path.name != "__init__.py" and path.name not in (package.__doc__ or ""):
+            yield f"{name}: the docstring, a map from the paper's parts to files, leaves out {path.name}"
     for public in getattr(package, "__all__", []):
         item = getattr(package, public)
         if (inspect.isfunction(item) or inspect.isclass(item)) and not inspect.getdoc(item):
