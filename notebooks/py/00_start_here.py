@@ -42,18 +42,21 @@ import torch
 from transformers import BertConfig, BertModel
 
 config = BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=8, intermediate_size=512)
-model = BertModel(config, attn_implementation="eager").train()
+model = BertModel._from_config(config, attn_implementation="eager").train()
 batch = {"input_ids": torch.randint(0, config.vocab_size, (4, seq_len))}
 
 report = tempo.apply(model)
 report
 
 # %%
-table = tempo.ledger(model, batch)
+table = tempo.ledger(model, batch, as_on_gpu=True)  # a GPU keeps dropout masks of one byte, the CPU of four
 per_operator = table.groupby("operator", as_index=False)[["baseline_bytes", "bytes"]].sum()
 per_operator = per_operator[per_operator.baseline_bytes > 0].sort_values("baseline_bytes", ascending=False)
 run.save_table(
-    per_operator, "retained_bytes", evidence="measured-cpu", caption="Bytes kept for the backward pass, by operator."
+    per_operator,
+    "retained_bytes",
+    evidence="measured-cpu",
+    caption="Bytes kept for the backward pass, by operator.",
 )
 
 # %%

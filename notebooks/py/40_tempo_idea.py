@@ -39,8 +39,8 @@ run = start("40_tempo_idea", profile, seed)
 # a laptop. `B`, `S`, `H`, `A` are batch, sequence length, hidden size and heads.
 
 # %%
-from paperlab.tempo.accounting import LayerShape
-from paperlab.tempo.memory_study import encoder_table
+from paperlab.tempo.memory.accounting import LayerShape
+from paperlab.tempo.studies.memory_study import encoder_table
 
 shape = LayerShape(batch=1, seq=seq_len, hidden=1024, heads=16)
 kept = encoder_table("eager, modern", shape).groupby("operator", as_index=False)["bytes"].sum()
@@ -57,6 +57,7 @@ run.save_table(kept, "kept_by_layer", evidence="measured-cpu", caption="What one
 #
 # How many bytes does a plain fp32 layer keep that have one value per pair of tokens? Count the tensors: softmax keeps its
 # output, dropout keeps a mask (one byte each), the product with V keeps what it was given.
+
 
 # %% tags=["solution"]
 def attention_bytes(batch, heads, seq_len):
@@ -82,7 +83,9 @@ from paperlab.tempo import experiments, plots
 config = run.config("tempo", tempo.Config)
 curve = experiments.exhibit_gelu_curve(config)
 figure = plots.exhibit_gelu_curve(curve)
-run.save_figure(figure, "gelu_curve", curve, caption="GELU's two branches, and its derivative as a function of its output.")
+run.save_figure(
+    figure, "gelu_curve", curve, caption="GELU's two branches, and its derivative as a function of its output."
+)
 
 # %% [markdown]
 # On the right, each branch is a function of y. Near the minimum it behaves like a square root: a tiny rounding of y moves the
@@ -104,6 +107,7 @@ for row in zip(x.tolist(), plain.tolist(), ours.tolist(), strict=True):
 #
 # Write the inverse of GELU right of its minimum by bisection. It is the slow, exact way, and our oracle for the fit.
 
+
 # %% tags=["solution"]
 def invert_gelu(y):
     """Return the x >= x* with GELU(x) = y, elementwise, for y from -0.16997 to 10."""
@@ -118,7 +122,12 @@ def invert_gelu(y):
 
 # %% tags=["check"]
 exercises.check_invert_gelu(invert_gelu)
-print("right: GELU(1.5) =", F.gelu(torch.tensor(1.5)).item(), "comes from", invert_gelu(F.gelu(torch.tensor([1.5]))).item())
+print(
+    "right: GELU(1.5) =",
+    F.gelu(torch.tensor(1.5)).item(),
+    "comes from",
+    invert_gelu(F.gelu(torch.tensor([1.5]))).item(),
+)
 
 # %% [markdown]
 # ## 3. LayerNorm from its output
@@ -150,6 +159,7 @@ for index, what in enumerate(("dx", "dgamma")):
 #
 # With `G = γ·dy` the gradient is `dx = (G - mean(G) - x̂·mean(G·x̂)) / σ`, means over the channels of a row.
 
+
 # %% tags=["solution"]
 def layernorm_backward(dy, y, rstd, gamma, beta):
     """Return dx, shape (M, N); rstd is 1/σ, shape (M, 1)."""
@@ -172,11 +182,15 @@ print("right: equal to autograd to 1e-9")
 # %%
 flow = experiments.figure_4(config)
 run.save_figure(
-    plots.figure_4(flow), "figure_4", flow, caption="Dropout's data flow; blue tensors are kept (the paper's Figure 4)."
+    plots.figure_4(flow),
+    "figure_4",
+    flow,
+    caption="Dropout's data flow; blue tensors are kept (the paper's Figure 4).",
 )
 
 # %% [markdown]
 # ### Exercise 4: the backward pass without the dropped P
+
 
 # %% tags=["solution"]
 def attention_backward(d_out, probabilities, mask, value, p):

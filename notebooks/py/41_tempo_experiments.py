@@ -34,14 +34,21 @@ config
 
 # %%
 fits = run.save_table(
-    experiments.table_gelu_fits(config), "gelu_fits", caption="Error of g' from y, near the minimum (0.1) and away from it."
+    experiments.table_gelu_fits(config),
+    "gelu_fits",
+    caption="Error of g' from y, near the minimum (0.1) and away from it.",
 )
-fits[fits.form == "erf"].pivot_table(index=["dtype", "region"], columns="evaluator", values="max_error").style.format("{:.1e}")
+fits[fits.form == "erf"].pivot_table(index=["dtype", "region"], columns="evaluator", values="max_error").style.format(
+    "{:.1e}"
+)
 
 # %%
 errors = experiments.exhibit_gelu_error(config)
 run.save_figure(
-    plots.exhibit_gelu_error(errors), "gelu_error", errors, caption="Largest error of GELU's derivative along x, fp32."
+    plots.exhibit_gelu_error(errors),
+    "gelu_error",
+    errors,
+    caption="Largest error of GELU's derivative along x, fp32.",
 )
 
 # %% [markdown]
@@ -76,7 +83,9 @@ run.record_claim(
 
 # %%
 norm_errors = experiments.exhibit_layernorm_error(config)
-run.save_table(norm_errors, "layernorm_error_table", caption="Gradient errors of LayerNorm from its output against fp64.")
+run.save_table(
+    norm_errors, "layernorm_error_table", caption="Gradient errors of LayerNorm from its output against fp64."
+)
 run.save_figure(
     plots.exhibit_layernorm_error(norm_errors),
     "layernorm_error",
@@ -92,7 +101,9 @@ run.save_figure(
 
 # %%
 flow = experiments.figure_4(config)
-run.save_figure(plots.figure_4(flow), "figure_4", flow, caption="Dropout's data flow; blue tensors are kept (Figure 4).")
+run.save_figure(
+    plots.figure_4(flow), "figure_4", flow, caption="Dropout's data flow; blue tensors are kept (Figure 4)."
+)
 
 # %%
 ledger = run.save_table(
@@ -109,10 +120,15 @@ print(f"{len(ledger)} stacks, every one equal to the byte")
 
 # %%
 ratios = run.save_table(
-    experiments.exhibit_activation_ratio(config), "activation_ratio_table", caption="Bytes and ratios of one BERT-Large layer."
+    experiments.exhibit_activation_ratio(config),
+    "activation_ratio_table",
+    caption="Bytes and ratios of one BERT-Large layer.",
 )
 run.save_figure(
-    plots.exhibit_activation_ratio(ratios), "activation_ratio", ratios, caption="Baseline over Tempo against S, both eras."
+    plots.exhibit_activation_ratio(ratios),
+    "activation_ratio",
+    ratios,
+    caption="Baseline over Tempo against S, both eras.",
 )
 
 
@@ -134,13 +150,18 @@ for claim, cell in {
 # %%
 ablation = experiments.exhibit_ablation(config)
 run.save_figure(
-    plots.exhibit_ablation(ablation), "ablation", ablation, caption="Share of a layer's bytes that each technique saves."
+    plots.exhibit_ablation(ablation),
+    "ablation",
+    ablation,
+    caption="Share of a layer's bytes that each technique saves.",
 )
 
 # %%
 large = experiments.exhibit_bert_large(config)
 run.save_table(large, "bert_large_table", caption="What BERT-Large's 24 layers keep, counted on the meta device.")
-run.save_figure(plots.exhibit_bert_large(large), "bert_large", large, caption="GiB kept by BERT-Large's 24 layers, by arm.")
+run.save_figure(
+    plots.exhibit_bert_large(large), "bert_large", large, caption="GiB kept by BERT-Large's 24 layers, by arm."
+)
 at_512 = large[large.S == 512].set_index("arm").GiB
 run.record_claim("M-01", at_512["eager, modern"], evidence="measured-cpu", artifact="bert_large_table")
 run.record_claim("M-01t", at_512["Tempo"], evidence="measured-cpu", artifact="bert_large_table")
@@ -151,7 +172,9 @@ run.record_claim("M-01t", at_512["Tempo"], evidence="measured-cpu", artifact="be
 
 # %%
 run.save_table(
-    experiments.table_step_peak(config), "step_peak", caption="Peak of live bytes of a BERT-Large step at B = 8, fp32."
+    experiments.table_step_peak(config),
+    "step_peak",
+    caption="Peak of live bytes of a BERT-Large step at B = 8, fp32.",
 )
 
 # %% [markdown]
@@ -162,7 +185,9 @@ run.save_table(
 
 # %%
 mixed = run.save_table(
-    experiments.table_autocast(config), "autocast", caption="What one layer keeps in pure bf16 and under CPU autocast."
+    experiments.table_autocast(config),
+    "autocast",
+    caption="What one layer keeps in pure bf16 and under CPU autocast.",
 )
 per_bsh = mixed[mixed.precision != "pure bf16"].set_index("arm").bytes_per_bsh
 means = 2 * 4 / 256  # two LayerNorms, one fp32 mean per row of H = 256
@@ -196,7 +221,9 @@ wide.assign(tempo_over_paper_era=gains, tempo_over_modern=wide["Tempo"] / wide["
 
 # %%
 readme = run.save_table(
-    experiments.table_readme(config), "readme", caption="The released README's batches beside the capacity model's."
+    experiments.table_readme(config),
+    "readme",
+    caption="The released README's batches beside the capacity model's.",
 )
 for row in readme.itertuples():
     print(row.claim_id, run.record_claim(row.claim_id, row.model_batch, evidence="analytic", artifact="readme"))
@@ -211,10 +238,15 @@ for row in readme.itertuples():
 # %%
 losses = experiments.exhibit_loss(config)
 run.save_figure(
-    plots.exhibit_loss(losses), "loss", losses, caption="Raw losses, and each arm's distance from the baseline step by step."
+    plots.exhibit_loss(losses),
+    "loss",
+    losses,
+    caption="Raw losses, and each arm's distance from the baseline step by step.",
 )
 agreement = run.save_table(
-    experiments.table_loss(config, losses), "loss_agreement", caption="First differing step, largest gaps and final loss by arm."
+    experiments.table_loss(config, losses),
+    "loss_agreement",
+    caption="First differing step, largest gaps and final loss by arm.",
 )
 agreement
 
@@ -240,7 +272,9 @@ run.record_claim(
 
 # %%
 run.save_table(
-    experiments.table_fine_tuning(config), "fine_tuning", caption="Accuracy after pre-training and fine-tuning, by seed."
+    experiments.table_fine_tuning(config),
+    "fine_tuning",
+    caption="Accuracy after pre-training and fine-tuning, by seed.",
 )
 
 # %% [markdown]
@@ -253,7 +287,9 @@ run.save_table(
 # %%
 peers = experiments.exhibit_peers(config)
 run.save_table(peers, "peers_table", caption="What one BERT-Large layer keeps at S = 512, by method.")
-run.save_figure(plots.exhibit_peers(peers), "peers", peers, caption="The same as bars, in bytes per element of a hidden state.")
+run.save_figure(
+    plots.exhibit_peers(peers), "peers", peers, caption="The same as bars, in bytes per element of a hidden state."
+)
 
 # %%
 auto = experiments.exhibit_auto_tempo(config)

@@ -19,6 +19,7 @@ seed: int = 0  # nothing here is random; every notebook has it
 # %%
 import pandas as pd
 import seaborn as sns
+from IPython.display import display
 from matplotlib import pyplot as plt
 
 from paperlab.lab import scorecard, start
@@ -42,9 +43,7 @@ figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(counts)))
 counts.plot.barh(stacked=True, ax=axes, color=[VERDICT_COLORS[name] for name in counts], width=0.6)
 axes.set(title="Verdicts by paper", xlabel="claims", ylabel="")
 axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-run.save_figure(
-    figure, "summary_figure", counts.reset_index(), evidence="analytic", caption="The same counts as bars."
-)
+run.save_figure(figure, "summary_figure", counts.reset_index(), evidence="analytic", caption="The same counts as bars.")
 
 # %% [markdown]
 # ## Every claim

@@ -29,9 +29,7 @@ def test_by_hand():
 @given(positive, positive, st.floats(0.05, 1), st.floats(0.05, 1))
 def test_time_and_attainable_rate_agree(flops, moved_bytes, compute, memory):
     roof = Roofline(3e12, 2e11, compute, memory)
-    assert flops / roof.time_s(flops, moved_bytes) == pytest.approx(
-        roof.attainable_flops_per_s(flops / moved_bytes)
-    )
+    assert flops / roof.time_s(flops, moved_bytes) == pytest.approx(roof.attainable_flops_per_s(flops / moved_bytes))
     assert roof.fraction_of_bound(flops, moved_bytes, roof.time_s(flops, moved_bytes)) <= 1 + 1e-12
     assert (roof.bound(flops, moved_bytes) == "compute") == (roof.compute_s(flops) >= roof.memory_s(moved_bytes))
 

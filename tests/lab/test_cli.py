@@ -72,17 +72,13 @@ def test_profiles_reject_unknown_settings_and_bad_budgets():
     ],
 )
 def test_run_all_refuses_bad_options(tmp_path, arguments, message):
-    done = subprocess.run(
-        [str(repo_root() / "run_all.sh"), *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([str(repo_root() / "run_all.sh"), *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert message in done.stderr
 
 
 def test_run_all_help_names_every_option(tmp_path):
-    done = subprocess.run(
-        [str(repo_root() / "run_all.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([str(repo_root() / "run_all.sh"), "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0
     for option in ("--profile smoke|cpu|gpu", "--only", "--jobs", "--test", "--lab", "-- "):
         assert option in done.stdout

@@ -36,9 +36,7 @@ def sources(folder):
     return [path for path in sorted(folder.rglob("*.py")) if "__pycache__" not in path.parts]
 
 
-@pytest.mark.parametrize(
-    "package", sorted(path.name for path in PACKAGES.iterdir() if (path / "__init__.py").exists())
-)
+@pytest.mark.parametrize("package", sorted(path.name for path in PACKAGES.iterdir() if (path / "__init__.py").exists()))
 def test_import_boundary(package):
     for file in sources(PACKAGES / package):
         for name in inputs._imported(file.read_text()):

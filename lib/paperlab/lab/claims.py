@@ -159,9 +159,7 @@ def load_ledger(path: Path) -> dict[str, Claim]:
     ledger = {claim.claim_id: claim for claim in rows}
     if len(ledger) != len(rows):
         ids = [claim.claim_id for claim in rows]
-        raise ValueError(
-            f"{path.name}: duplicate claim_id {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}"
-        )
+        raise ValueError(f"{path.name}: duplicate claim_id {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}")
     return ledger
 
 

@@ -56,9 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     sync = add("sync", _sync, "Write notebooks/*.ipynb from notebooks/py/*.py.")
     sync.add_argument("--check", action="store_true", help="write nothing; fail where they differ")
     sync.add_argument("--adopt", metavar="NOTEBOOK", help="the other way round, for one edited in JupyterLab")
-    lock = add(
-        "lock", _lock, "Write environment.yml and requirements/lock.txt from pyproject and this environment."
-    )
+    lock = add("lock", _lock, "Write environment.yml and requirements/lock.txt from pyproject and this environment.")
     lock.add_argument("--check", action="store_true", help="write nothing; fail where they disagree")
     return parser
 

@@ -81,8 +81,6 @@ def _check_file(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef):
             continue
-        length = (
-            (node.end_lineno or node.lineno) - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
-        )
+        length = (node.end_lineno or node.lineno) - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
         if length > MAX_FUNCTION_LINES:
             yield f"{file.name}:{node.name}: {length} lines without its docstring, at most {MAX_FUNCTION_LINES}"

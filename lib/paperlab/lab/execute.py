@@ -52,9 +52,7 @@ def folder_name(profile: Profile) -> str:
     return torch.cuda.get_device_name().split()[-1].lower()
 
 
-def execute(
-    notebook: str, profile: str, parameters: dict[str, Any] | None = None, results: Path | None = None
-) -> Path:
+def execute(notebook: str, profile: str, parameters: dict[str, Any] | None = None, results: Path | None = None) -> Path:
     """Run `notebook` and publish its results; return the folder they are in.
 
     Results are gathered in a staging folder that replaces the published one at the end, so a killed or failing

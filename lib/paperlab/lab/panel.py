@@ -30,7 +30,10 @@ def panel(draw: Draw, **choices: Sequence[Any]) -> Figure | None:
     empty = [name for name, values in choices.items() if not values]
     if empty or not choices:
         raise ValueError(f"panel: give at least one choice for {', '.join(empty) or 'an argument'}")
-    return static_grid(draw, choices) if STAGING in os.environ else _interact(draw, choices)
+    if STAGING in os.environ:
+        return static_grid(draw, choices)
+    _interact(draw, choices)
+    return None
 
 
 def static_grid(draw: Draw, choices: dict[str, Sequence[Any]]) -> Figure:

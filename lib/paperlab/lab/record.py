@@ -114,9 +114,7 @@ class Run:
         contents |= {f"{name}.{kind}": style.render(figure, kind) for kind in ("svg", "png")}
         self._save(name, "figure", caption, classes, timed, contents)
 
-    def record_claim(
-        self, claim_id: str, value: float | bool, *, evidence: str, artifact: str, note: str = ""
-    ) -> str:
+    def record_claim(self, claim_id: str, value: float | bool, *, evidence: str, artifact: str, note: str = "") -> str:
         """Record what was found for `claim_id` and return the verdict it leads to.
 
         Args:

@@ -145,9 +145,7 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(shape.hidden, shape.norm_eps)
         self.lm_head = None if shape.tied_embeddings else nn.Linear(shape.hidden, shape.vocab, bias=False)
 
-    def forward(
-        self, ids_BS: Tensor, positions_BS: Tensor | None = None, attend: Attend = causal_attention
-    ) -> Tensor:
+    def forward(self, ids_BS: Tensor, positions_BS: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
         """Return logits B S V. `positions_BS` defaults to 0 … S-1, or to what follows a `DenseCache`'s content."""
         if positions_BS is None:
             start = attend.length if isinstance(attend, DenseCache) else 0

@@ -1,0 +1,1 @@
+"""Tempo's operators: GELU and LayerNorm from their outputs, attention with recomputed dropout, and their kernels."""

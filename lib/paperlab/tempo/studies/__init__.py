@@ -1,0 +1,1 @@
+"""The tables behind the exhibits: errors of the operators and retained bytes, swept."""
