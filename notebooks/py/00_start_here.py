@@ -41,7 +41,9 @@ run.profile
 import torch
 from transformers import BertConfig, BertModel
 
-config = BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=8, intermediate_size=512)
+config = BertConfig(
+    hidden_size=128, num_hidden_layers=2, num_attention_heads=8, intermediate_size=512
+)
 model = BertModel._from_config(config, attn_implementation="eager").train()
 batch = {"input_ids": torch.randint(0, config.vocab_size, (4, seq_len))}
 
@@ -49,9 +51,13 @@ report = tempo.apply(model)
 report
 
 # %%
-table = tempo.ledger(model, batch, as_on_gpu=True)  # a GPU keeps dropout masks of one byte, the CPU of four
+table = tempo.ledger(
+    model, batch, as_on_gpu=True
+)  # a GPU keeps dropout masks of one byte, the CPU of four
 per_operator = table.groupby("operator", as_index=False)[["baseline_bytes", "bytes"]].sum()
-per_operator = per_operator[per_operator.baseline_bytes > 0].sort_values("baseline_bytes", ascending=False)
+per_operator = per_operator[per_operator.baseline_bytes > 0].sort_values(
+    "baseline_bytes", ascending=False
+)
 run.save_table(
     per_operator,
     "retained_bytes",
@@ -63,15 +69,25 @@ run.save_table(
 import seaborn as sns
 from matplotlib import pyplot as plt
 
-long = per_operator.melt("operator", ["baseline_bytes", "bytes"], var_name="model", value_name="MiB")
+long = per_operator.melt(
+    "operator", ["baseline_bytes", "bytes"], var_name="model", value_name="MiB"
+)
 long["model"] = long["model"].map({"baseline_bytes": "plain BERT", "bytes": "with Tempo"})
 long["MiB"] /= 2**20
 figure, axes = plt.subplots()
 sns.barplot(long, y="operator", x="MiB", hue="model", ax=axes)
-axes.set(title=f"What a training step keeps, 2 layers, sequence length {seq_len}", xlabel="MiB kept", ylabel="")
+axes.set(
+    title=f"What a training step keeps, 2 layers, sequence length {seq_len}",
+    xlabel="MiB kept",
+    ylabel="",
+)
 axes.legend(title=None)
 run.save_figure(
-    figure, "retained_bytes_figure", long, evidence="measured-cpu", caption="The same table as bars, in MiB."
+    figure,
+    "retained_bytes_figure",
+    long,
+    evidence="measured-cpu",
+    caption="The same table as bars, in MiB.",
 )
 
 # %% [markdown]
@@ -95,7 +111,9 @@ from paperlab.lab.claims import get_claim, judge
 from paperlab.lab.record import Finding
 
 claim = get_claim("T-01")
-print(f"{claim.claim_id}: {claim.statement}: {claim.comparison} {claim.value_low} {claim.unit}, needs {claim.evidence}")
+print(
+    f"{claim.claim_id}: {claim.statement}: {claim.comparison} {claim.value_low} {claim.unit}, needs {claim.evidence}"
+)
 for value, evidence in [(1.98, "analytic"), (1.6, "measured-gpu"), (1.95, "measured-gpu")]:
     made_up = Finding(claim.claim_id, value, evidence, "made_up_for_illustration")
     print(f"  if we had found {value} ({evidence}): {judge(claim, [made_up]).verdict}")

@@ -46,7 +46,12 @@ shape = LayerShape(batch=1, seq=seq_len, hidden=1024, heads=16)
 kept = encoder_table("eager, modern", shape).groupby("operator", as_index=False)["bytes"].sum()
 kept["bytes per BSH"] = kept["bytes"] / shape.bsh
 kept = kept.sort_values("bytes", ascending=False)
-run.save_table(kept, "kept_by_layer", evidence="measured-cpu", caption="What one BERT-Large layer keeps, by operator.")
+run.save_table(
+    kept,
+    "kept_by_layer",
+    evidence="measured-cpu",
+    caption="What one BERT-Large layer keeps, by operator.",
+)
 
 # %% [markdown]
 # Two kinds of tensors: those of size `B·S·H` (and four times that inside the feed-forward part), and the attention maps of
@@ -84,7 +89,10 @@ config = run.config("tempo", tempo.Config)
 curve = experiments.exhibit_gelu_curve(config)
 figure = plots.exhibit_gelu_curve(curve)
 run.save_figure(
-    figure, "gelu_curve", curve, caption="GELU's two branches, and its derivative as a function of its output."
+    figure,
+    "gelu_curve",
+    curve,
+    caption="GELU's two branches, and its derivative as a function of its output.",
 )
 
 # %% [markdown]
@@ -152,7 +160,9 @@ gradients = {
 }
 for index, what in enumerate(("dx", "dgamma")):
     gap = (gradients["framework"][index] - gradients["Tempo"][index]).abs().max().item()
-    print(f"largest difference in {what}: {gap:.1e}; channels kept by the fallback: {tempo_norm.fallbacks}")
+    print(
+        f"largest difference in {what}: {gap:.1e}; channels kept by the fallback: {tempo_norm.fallbacks}"
+    )
 
 # %% [markdown]
 # ### Exercise 3: LayerNorm's backward pass from its output
@@ -165,7 +175,9 @@ def layernorm_backward(dy, y, rstd, gamma, beta):
     """Return dx, shape (M, N); rstd is 1/σ, shape (M, 1)."""
     xhat = (y - beta) / gamma
     scaled = gamma * dy
-    return rstd * (scaled - scaled.mean(-1, keepdim=True) - xhat * (scaled * xhat).mean(-1, keepdim=True))
+    return rstd * (
+        scaled - scaled.mean(-1, keepdim=True) - xhat * (scaled * xhat).mean(-1, keepdim=True)
+    )
 
 
 # %% tags=["check"]
@@ -209,13 +221,22 @@ print("right: both gradients equal autograd's")
 
 # %% [markdown]
 # ## 5. All together: one line on a real model
+#
+# Hugging Face's default attention, SDPA, keeps no attention map, and `tempo.apply` would leave it alone. We ask for the eager
+# one, which is what the paper replaces.
 
 # %%
 from transformers import BertConfig, BertForMaskedLM
 
 torch.manual_seed(seed)
 model = BertForMaskedLM(
-    BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512, vocab_size=1000),
+    BertConfig(
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=512,
+        vocab_size=1000,
+    ),
 ).train()
 model.set_attn_implementation("eager")
 batch = {"input_ids": torch.randint(1000, (4, seq_len))}
@@ -233,7 +254,9 @@ def gradients_of(model):
 before = gradients_of(model)
 print(tempo.apply(model))
 after = gradients_of(model)
-print(f"\nrelative difference of all gradients: {((after - before).norm() / before.norm()).item():.1e}")
+print(
+    f"\nrelative difference of all gradients: {((after - before).norm() / before.norm()).item():.1e}"
+)
 
 # %% [markdown]
 # ## 6. What if? Sizes, precision and the choice of baseline
@@ -245,7 +268,7 @@ print(f"\nrelative difference of all gradients: {((after - before).norm() / befo
 # %%
 from paperlab.tempo.what_if import draw_kept
 
-panel(draw_kept, seq_len=[512, 128, 2048], hidden=[1024], dtype=["fp32", "16-bit"])
+panel(draw_kept, seq_len=[128, 512, 2048], hidden=[1024], dtype=["fp32", "16-bit"])
 plt.show()
 
 # %% [markdown]

@@ -30,20 +30,37 @@ judgments = scorecard.judge_all(scorecard.scorecard_folders(profile))
 
 # %% [markdown]
 # ## Counts
+#
+# *The paper* is what the paper itself says; *related* is what its released code and README say, and what follows from its
+# method and is checked here.
 
 # %%
 summary = scorecard.summary(judgments)
-run.save_table(summary, "summary", evidence="analytic", caption="How many claims of each paper got each verdict.")
+run.save_table(
+    summary,
+    "summary",
+    evidence="analytic",
+    caption="How many claims of each paper got each verdict.",
+)
 
 # %%
-VERDICT_COLORS = dict(zip(map(str, Verdict), sns.color_palette("colorblind", len(Verdict)), strict=True))
-counts = summary.set_index("system")[[str(verdict) for verdict in Verdict]]
+VERDICT_COLORS = dict(
+    zip(map(str, Verdict), sns.color_palette("colorblind", len(Verdict)), strict=True)
+)
+labels = summary.system + ", " + summary.origin.map({"paper": "the paper", "related": "related"})
+counts = summary.set_index(labels.rename("claims of"))[[str(verdict) for verdict in Verdict]]
 counts = counts.loc[:, counts.sum() > 0]
 figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(counts)))
 counts.plot.barh(stacked=True, ax=axes, color=[VERDICT_COLORS[name] for name in counts], width=0.6)
 axes.set(title="Verdicts by paper", xlabel="claims", ylabel="")
 axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-run.save_figure(figure, "summary_figure", counts.reset_index(), evidence="analytic", caption="The same counts as bars.")
+run.save_figure(
+    figure,
+    "summary_figure",
+    counts.reset_index(),
+    evidence="analytic",
+    caption="The same counts as bars.",
+)
 
 # %% [markdown]
 # ## Every claim
@@ -53,7 +70,9 @@ run.save_figure(figure, "summary_figure", counts.reset_index(), evidence="analyt
 
 # %%
 table = scorecard.details(judgments)
-run.save_table(table, "claims", evidence="analytic", caption="Each claim, what was found, and the verdict.")
+run.save_table(
+    table, "claims", evidence="analytic", caption="Each claim, what was found, and the verdict."
+)
 with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
     display(table.drop(columns=["source", "system"]).style.hide(axis="index"))
 

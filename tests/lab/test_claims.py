@@ -90,7 +90,8 @@ def test_ledger_file_errors_name_file_and_claim(tmp_path):
 
 def test_scorecard_counts_every_claim_once(lab_root):
     judgments = scorecard.judge_all([lab_root / "results" / "smoke"])
-    row = scorecard.summary(judgments).iloc[0]
+    row, related = (scorecard.summary(judgments).iloc[i] for i in (0, 1))
+    assert (row["origin"], related["origin"], related["claims"]) == ("paper", "related", 0)
     assert row["claims"] == 4 == sum(row[str(verdict)] for verdict in Verdict)
     assert (row["missing"], row["pending-gpu"], row["not-testable"]) == (2, 1, 1)
     assert list(scorecard.details(judgments)["claim_id"]) == ["X-01", "X-02", "X-03", "X-04"]

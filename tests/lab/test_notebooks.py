@@ -48,6 +48,13 @@ def test_student_copy_has_stubs_and_everything_else(lab_root):
         scope["double"](1)
 
 
+def test_workshop_writes_both_copies(lab_root, tmp_path):
+    student, instructor = exercises.write_workshop(tmp_path)
+    assert (student.parent.name, instructor.parent.name) == ("student", "instructor")
+    assert "NotImplementedError" in student.read_text()
+    assert "NotImplementedError" not in instructor.read_text()
+
+
 def test_stub_needs_a_function():
     with pytest.raises(ValueError, match="must define a function"):
         exercises.stub("x = 1")

@@ -45,7 +45,7 @@ class Claim:
 
     claim_id: str
     paper_ref: str  # table, figure or section of the paper, or its artifact's README
-    arxiv_version: str
+    arxiv_version: str  # empty where the statement is not in the paper itself
     statement: str
     value_low: float | None
     value_high: float | None
@@ -72,6 +72,11 @@ class Claim:
             raise ValueError(f"{where}: tolerance {self.tolerance} is negative")
         if self.is_numeric and self.value_low is None and self.source not in _UNDECIDING:
             raise ValueError(f"{where}: comparison {self.comparison!r} needs value_low")
+
+    @property
+    def origin(self) -> str:
+        """`paper` for what the paper itself says, `related` for its released code and what follows from its method."""
+        return "paper" if self.arxiv_version else "related"
 
     @property
     def is_qualitative(self) -> bool:
@@ -116,10 +121,15 @@ def judge(claim: Claim, findings: Iterable[Finding]) -> Judgment:
     deciding = [item for item in findings if item.evidence == claim.evidence]
     if not deciding:
         if claim.evidence == Evidence.MEASURED_GPU:
-            return Judgment(claim, Verdict.PENDING_GPU, shown, "needs a measurement on a CUDA device")
+            return Judgment(claim, Verdict.PENDING_GPU, shown, _pending(shown))
         return Judgment(claim, Verdict.MISSING, shown, f"no notebook recorded a {claim.evidence} finding")
     finding = deciding[-1]
     return Judgment(claim, _compare(claim, finding.value), finding, finding.note)
+
+
+def _pending(shown: Finding | None) -> str:
+    reason = "needs a measurement on a CUDA device"
+    return f"{reason}; {shown.note}" if shown and shown.note else reason
 
 
 def _compare(claim: Claim, value: float | bool) -> Verdict:

@@ -1,4 +1,4 @@
-"""The command line: `paperlab list | run | verify | report | trace | sync | lock`."""
+"""The command line: `paperlab list | run | verify | report | trace | sync | workshop | lock`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     sync = add("sync", _sync, "Write notebooks/*.ipynb from notebooks/py/*.py.")
     sync.add_argument("--check", action="store_true", help="write nothing; fail where they differ")
     sync.add_argument("--adopt", metavar="NOTEBOOK", help="the other way round, for one edited in JupyterLab")
+    workshop = add("workshop", _workshop, "Write the notebooks with exercises as student and instructor copies.")
+    workshop.add_argument("--out", type=Path, default=Path("workshop"), help="default: workshop/")
     lock = add("lock", _lock, "Write environment.yml and requirements/lock.txt from pyproject and this environment.")
     lock.add_argument("--check", action="store_true", help="write nothing; fail where they disagree")
     return parser
@@ -132,6 +134,13 @@ def _sync(options: argparse.Namespace) -> int:
     if changed:
         print(f"{'differ from their scripts' if options.check else 'written'}: {', '.join(changed)}")
     return 1 if changed and options.check else 0
+
+
+def _workshop(options: argparse.Namespace) -> int:
+    from paperlab.lab.exercises import write_workshop
+
+    print("\n".join(f"wrote {path}" for path in write_workshop(options.out)))
+    return 0
 
 
 def _lock(options: argparse.Namespace) -> int:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paperlab.lab.notebooks import notebook_path
+from paperlab.lab.files import write_atomic
+from paperlab.lab.notebooks import notebook_names, notebook_path
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -58,3 +60,17 @@ def student_copy(notebook: str) -> NotebookNode:
     for cell in tagged(node, "solution"):
         cell.source = stub(cell.source)
     return node
+
+
+def write_workshop(out: Path) -> list[Path]:
+    """Write `out/student` and `out/instructor`: every notebook with exercises, without and with solutions."""
+    import nbformat
+
+    written = []
+    for name in notebook_names():
+        teacher = nbformat.read(notebook_path(name), as_version=4)
+        if not tagged(teacher, "solution"):
+            continue
+        for kind, node in (("student", student_copy(name)), ("instructor", teacher)):
+            written.append(write_atomic(out / kind / f"{name}.ipynb", nbformat.writes(node) + "\n"))
+    return written

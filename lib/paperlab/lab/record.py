@@ -136,7 +136,7 @@ class Run:
         finding = Finding(claim_id, plain, parse_evidence(evidence).value, artifact, note)
         self.findings[claim_id] = finding
         self._write_index()
-        return claims.judge(claim, [finding]).verdict
+        return str(claims.judge(claim, [finding]).verdict)
 
     def _save(
         self,

@@ -52,14 +52,20 @@ def judge_all(folders: list[Path]) -> dict[str, list[Judgment]]:
 
 
 def summary(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
-    """Return how many claims of each system got each verdict: a row a system, a column a verdict."""
+    """Return how many claims got each verdict: a row per system and origin, a column a verdict.
+
+    Origin `paper` is what the paper itself says; `related` its released code and what follows from its method.
+    """
     import pandas as pd
 
     rows = []
     for system, items in judgments.items():
-        counts = Counter(item.verdict for item in items)
-        rows.append({"system": system, "claims": len(items), **{str(v): counts[v] for v in Verdict}})
-    return pd.DataFrame(rows, columns=["system", "claims", *map(str, Verdict)])
+        for origin in ("paper", "related"):
+            counts = Counter(item.verdict for item in items if item.claim.origin == origin)
+            rows.append(
+                {"system": system, "origin": origin, "claims": counts.total(), **{str(v): counts[v] for v in Verdict}}
+            )
+    return pd.DataFrame(rows, columns=["system", "origin", "claims", *map(str, Verdict)])
 
 
 def details(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
@@ -73,6 +79,7 @@ def _row(system: str, item: Judgment) -> dict[str, str]:
     claim, finding = item.claim, item.finding
     return {
         "system": system,
+        "origin": claim.origin,
         "claim_id": claim.claim_id,
         "paper_ref": claim.paper_ref,
         "statement": claim.statement,
@@ -90,7 +97,8 @@ def _claimed(claim: Claim) -> str:
         return "holds" if claim.is_qualitative else ""
     values = [claim.value_low] if claim.value_high is None else [claim.value_low, claim.value_high]
     sign = {"at_least": "≥ ", "at_most": "≤ "}.get(claim.comparison, "")
-    return f"{sign}{' to '.join(f'{value:g}' for value in values)} {claim.unit}".strip()
+    allowed = f"(± {100 * claim.tolerance:g} %)" if claim.is_numeric and claim.tolerance else ""
+    return f"{sign}{' to '.join(f'{value:g}' for value in values)} {claim.unit} {allowed}".strip()
 
 
 def _found(claim: Claim, finding: Finding) -> str:

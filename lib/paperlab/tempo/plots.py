@@ -173,7 +173,7 @@ def exhibit_max_batch(table: pd.DataFrame) -> Figure:
         axes.margins(x=0.12)
         if index:
             axes.set_yticklabels([])
-    panels[0][-1].legend(title=None, loc="lower right")
+    panels[0][-1].legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
