@@ -346,6 +346,57 @@ run.save_figure(
 )
 
 # %% [markdown]
+# ## 8. Time
+#
+# What a step costs at one batch size, on the machine this ran on. On a CPU the small model spends much of its time in Python and
+# in a GELU derivative written in plain torch, so this says little about a GPU; it exercises the whole path.
+
+# %%
+times = experiments.exhibit_step_time(config)
+run.save_table(
+    times,
+    "step_time_table",
+    timed=True,
+    caption="Measured time of a training step by arm, at one batch size.",
+)
+run.save_figure(
+    plots.exhibit_step_time(times),
+    "step_time",
+    times,
+    timed=True,
+    caption="Step time over the plain model's; bars show the range over rounds.",
+)
+checkpoint = times[times.arm == "checkpoint"].iloc[0]
+run.record_claim(
+    "T-05",
+    100 * checkpoint.overhead,
+    evidence=checkpoint.evidence,
+    artifact="step_time_table",
+    note=f"on this machine with {checkpoint.model}: {100 * checkpoint.overhead:.0f} % more time per step",
+)
+
+# %% [markdown]
+# ### On a GPU
+#
+# `python -m paperlab.tempo.gpu_evidence --out results/DEVICE/tempo_gpu` measures, on a CUDA device, the largest batches with real
+# out-of-memory under the paper's caps, throughput at those batches against every baseline, and each kernel. Where such runs are
+# stored, they decide the claims here.
+
+# %%
+from paperlab.tempo.speed import recorded
+
+found = recorded.claim_values()
+if found.empty:
+    print("No GPU run is stored: T-01 to T-05 stay pending.")
+else:
+    run.save_table(found, "gpu_claims", caption="What stored GPU runs say to the paper's claims.")
+    for row in found.itertuples():
+        verdict = run.record_claim(
+            row.claim_id, row.value, evidence=row.evidence, artifact="gpu_claims", note=row.note
+        )
+        print(row.claim_id, f"{row.value:.3g} {row.unit}", verdict)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Which technique saves most at S = 128, which at S = 2048? Where do they cross? Read it off the ablation.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paperlab.lab.notebooks import code_of, notebook_path, system_of
-from paperlab.lab.paths import data_dir, repo_root
+from paperlab.lab.paths import data_dir, repo_root, results_dir
 from paperlab.lab.profiles import get_profile
 
 
@@ -67,7 +67,9 @@ def notebook_inputs(notebook: str) -> list[Path]:
     packages = {file.relative_to(_package_root()).parts[0] for file in files}
     data = [path for name in sorted(packages) for path in (data_dir() / name).rglob("*") if path.is_file()]
     ledger = data_dir() / "claims" / f"{system_of(notebook)}.csv"
-    return sorted([notebook_path(notebook), *files, *data, *([ledger] if ledger.is_file() else [])])
+    # Tables that a GPU machine left behind for this system are read by its notebooks wherever they run.
+    gpu = results_dir().glob(f"*/{system_of(notebook)}_gpu/*.csv")
+    return sorted([notebook_path(notebook), *files, *data, *gpu, *([ledger] if ledger.is_file() else [])])
 
 
 def notebook_settings(notebook: str, profile: str) -> dict[str, Any]:

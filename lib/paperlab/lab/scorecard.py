@@ -85,7 +85,6 @@ def _row(system: str, item: Judgment) -> dict[str, str]:
         "statement": claim.statement,
         "paper": _claimed(claim),
         "ours": _found(claim, finding) if finding else "",
-        "ours_evidence": finding.evidence if finding else "",
         "verdict": str(item.verdict),
         "reason": item.reason,
         "source": claim.source,
@@ -103,5 +102,7 @@ def _claimed(claim: Claim) -> str:
 
 def _found(claim: Claim, finding: Finding) -> str:
     if isinstance(finding.value, bool):
-        return "holds" if finding.value else "does not hold"
-    return f"{finding.value:.4g} {claim.unit}".strip()
+        value = "holds" if finding.value else "does not hold"
+    else:
+        value = f"{finding.value:.4g} {claim.unit}".strip()
+    return f"{value} [{finding.evidence}]"

@@ -11,7 +11,7 @@ README of the released code; the methods are re-derived. From the paper's parts 
     what is kept, largest batch          memory/accounting.py, memory/ledger.py, memory/capacity.py
     automatic application (Auto-Tempo)   memory/planner.py
     loss and fine-tuning                 training/
-    throughput                           speed/, and gpu_evidence.py for one call on a GPU
+    throughput                           speed/; gpu_evidence.py measures on a GPU in one call
     tables and figures                   experiments.py, plots.py, from studies/; sizes in config.py
     the notebook's exercises, panel      exercises.py, what_if.py
 """

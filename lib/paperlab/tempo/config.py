@@ -22,8 +22,9 @@ class Config:
     loss_steps: int = 400  # fewer do not learn, and prove nothing
     loss_arms: tuple[str, ...] = ("baseline", "Tempo", "control: sign slip in GELU")
     fine_tuning_steps: int = 100
-    timing_steps: int = 3
-    gpu_minutes: float = 9.0  # time box of each measurement on a CUDA device
+    timing_model: str = "tiny BERT"  # of speed/workloads.py
+    timing_batch: int = 16
+    timing_rounds: int = 3
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.grid_points, self.loss_steps, self.random_shapes) < 1:

@@ -13,6 +13,8 @@ from paperlab.tempo.dropin import baselines
 from paperlab.tempo.memory import capacity, compiled, planner
 from paperlab.tempo.memory.accounting import LayerShape
 from paperlab.tempo.memory.peak import step_peak
+from paperlab.tempo.speed.throughput import Timing, iso_batch_overhead
+from paperlab.tempo.speed.workloads import Workload
 from paperlab.tempo.studies import gelu_study, memory_study, published
 from paperlab.tempo.studies.layernorm_error import error_table
 from paperlab.tempo.training import finetuning, pretraining
@@ -141,6 +143,14 @@ def table_fine_tuning(config: Config) -> pd.DataFrame:
     recipe = pretraining.Recipe(steps=config.loss_steps)
     task = finetuning.Task(steps=config.fine_tuning_steps)
     return finetuning.accuracy_table(recipe, task, ("baseline", "Tempo"), config.seeds).assign(evidence=CPU)
+
+
+def exhibit_step_time(config: Config) -> pd.DataFrame:
+    """Time of a training step at one batch size (S = 128, fp32), each arm over the plain model, on this machine."""
+    workload = Workload(config.timing_model, 128)
+    arms = ("eager, torch as it is", "eager, modern", "SDPA", "checkpoint", "Tempo", "Tempo on SDPA")
+    repeat = Timing(rounds=config.timing_rounds)
+    return iso_batch_overhead(workload, arms, config.timing_batch, baseline=arms[0], repeat=repeat)
 
 
 def exhibit_auto_tempo(config: Config) -> pd.DataFrame:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 from paperlab.tempo.ops.gelu_fit import minimum
 
 _KEPT, _TRANSIENT = "#0173b2", "0.88"
+_NOTE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1}
 _COLORS = sns.color_palette("colorblind")
 TECHNIQUE_COLORS = dict(zip(("GELU", "LayerNorm", "attention", "softmax output"), _COLORS, strict=False))
 
@@ -189,10 +190,10 @@ def exhibit_loss(table: pd.DataFrame) -> Figure:
     others = first[first.arm != "baseline"].assign(gap=first.gap.clip(lower=1e-8))
     for (arm, part), color in zip(others.groupby("arm", sort=False), _COLORS, strict=False):
         dashed = "--" if arm.startswith("control") else "-"
-        right.plot(part.step, part.gap, dashed, color=color, label=arm, linewidth=1)
+        right.plot(part.step, part.gap, dashed, color=color, label=arm, linewidth=0.8)
     for limit, text in ((1e-5, "bar for 100 steps"), (1e-3, "bar for 400 steps")):
         right.axhline(limit, color="0.4", linewidth=0.8, linestyle=":")
-        right.text(right.get_xlim()[1], limit, text, ha="right", va="bottom", fontsize=7, color="0.3")
+        right.text(right.get_xlim()[1], limit, text, ha="right", va="bottom", fontsize=7, bbox=_NOTE)
     right.set(
         yscale="log",
         title="Distance from the baseline",
@@ -200,6 +201,20 @@ def exhibit_loss(table: pd.DataFrame) -> Figure:
         ylabel="|loss difference| (nats), 0 drawn at 1e-8",
     )
     right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def exhibit_step_time(table: pd.DataFrame) -> Figure:
+    """Step time over the plain model's, with the range over rounds."""
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    ratio, low, high = 1 / table.speedup, 1 / table.speedup_high, 1 / table.speedup_low
+    axes.barh(table.arm, ratio, xerr=[ratio - low, high - ratio], color=_COLORS[0], error_kw={"linewidth": 1})
+    axes.axvline(1, color="0.4", linewidth=0.8)
+    first = table.iloc[0]
+    axes.set(
+        xlabel="step time over the plain model's", title=f"{first.model}, B = {first.batch}, S = {first.seq_len}, fp32"
+    )
+    axes.invert_yaxis()
     return figure
 
 
