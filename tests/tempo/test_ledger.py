@@ -11,22 +11,12 @@ from torch import Tensor, nn
 
 from paperlab.tempo.dropin import baselines, patch
 from paperlab.tempo.dropin.encoder import meta_copy
-from paperlab.tempo.memory.accounting import PLAIN, TEMPO, Era, LayerShape, Techniques, replace, stack_bytes
+from paperlab.tempo.memory.accounting import PLAIN, TEMPO, LayerShape, Techniques, stack_bytes
 from paperlab.tempo.memory.accounting import retained_bytes as per_layer
 from paperlab.tempo.memory.ledger import KEYS, ledger, retained, retained_bytes
+from paperlab.tempo.studies.memory_study import FORMS as ARMS
 
 from .tiny_models import bert_encoder, tiny_batch, tiny_model
-
-ARMS: dict[str, tuple[Era, Techniques]] = {
-    "eager, modern": ("modern", PLAIN),
-    "eager, paper era": ("paper", PLAIN),
-    "GELU": ("modern", Techniques(gelu=True)),
-    "LayerNorm": ("modern", Techniques(layernorm=True)),
-    "attention": ("modern", Techniques(dropout_recompute=True)),
-    "Tempo": ("modern", TEMPO),
-    "Tempo, bit mask": ("modern", replace(TEMPO, side_mask="bit")),
-    "checkpoint": ("modern", Techniques(checkpoint=True)),
-}
 
 
 def random_shapes(count: int) -> list[tuple[LayerShape, int]]:

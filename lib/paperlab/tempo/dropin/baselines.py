@@ -176,12 +176,18 @@ def _fused_gelu(model: Any) -> None:
     use_fused_gelu(model)
 
 
+def _fused_gelu_on_sdpa(model: Any) -> None:
+    _set(model, "sdpa_fused")
+    use_fused_gelu(model)
+
+
 ARMS: dict[str, Callable[[Any], None]] = {
     "eager, torch as it is": lambda model: model.set_attn_implementation("eager"),
     "eager, modern": lambda model: _set(model, "eager_native"),
     "eager, paper era": lambda model: _set(model, "eager_era"),
     "eager, fused GELU": _fused_gelu,
     "SDPA": lambda model: _set(model, "sdpa_fused"),
+    "SDPA, fused GELU": _fused_gelu_on_sdpa,
     "checkpoint": _checkpoint,
     "GELU": _tempo(python_gelu=True, layernorm=False, attention=False),
     "LayerNorm": _tempo(gelu=False, attention=False),

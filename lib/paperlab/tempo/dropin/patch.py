@@ -117,12 +117,13 @@ def apply(
     if not any(change.action == "replaced" for change in found.changes):
         reasons = "; ".join(sorted({c.reason for c in found.changes})) or "no GELU, LayerNorm or attention module"
         raise ValueError(f"model: {type(model).__name__} has nothing that Tempo converts ({reasons})")
-    for path in found.replaced("layernorm"):
-        norm: Any = model.get_submodule(path)
+    norms: list[Any] = [model.get_submodule(path) for path in found.replaced("layernorm")]
+    for norm in norms:
         twin = InplaceLayerNorm.from_module(
             norm, max_error=wanted.max_error, low_precision_output=wanted.low_precision_output
         )
         _exchange_class(norm, twin)
+        norm.peers = tuple(norms)
     for path in found.replaced("gelu"):
         form, _ = gelu_form(activation := model.get_submodule(path))
         assert form is not None  # `survey` lets no other through

@@ -19,10 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from paperlab.tempo.ops.dispatch import autocast_dtype, no_autocast, promoted_dtype, row_backend
 from paperlab.tempo.ops.kernels import Backend
-
-# Largest error of x-hat (which has unit variance) accepted before a channel is kept. These admit |beta / gamma|
-# up to about 9000, 170, 8 and 5: far from a fresh model, near the dead channels of a trained one.
-MAX_ERROR = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+from paperlab.tempo.ops.lost_channels import lost_channels, lost_channels_of_all
 
 
 class Kept(NamedTuple):
@@ -31,25 +28,6 @@ class Kept(NamedTuple):
     y_MN: Tensor
     rstd_M1: Tensor
     lost: tuple[Tensor, Tensor] | None  # the indices of lost channels, and their x-hat of shape (M, K)
-
-
-@torch.compiler.disable  # reads the parameters' values: under torch.compile the graph breaks here
-def lost_channels(
-    weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype, max_error: float | None = None
-) -> Tensor | None:
-    """List the channels whose x-hat cannot be recovered from an output stored in `dtype` (own derivation).
-
-    Rounding y costs x-hat at most u * (|beta| + tiny) / |gamma|, with u the unit roundoff and tiny the smallest
-    normal number, below which rounding is absolute. Returns flat int64 indices, None where every channel is safe.
-    Waits for the device, which is why `InplaceLayerNorm` asks only once per version of its parameters.
-    """
-    if weight is None or weight.is_meta:
-        return None
-    info = torch.finfo(dtype)
-    limit = MAX_ERROR[dtype] if max_error is None else max_error
-    offset = info.smallest_normal + (0.0 if bias is None else bias.detach().double().abs())
-    lost = (info.eps / 2 * offset >= limit * weight.detach().double().abs()).flatten().nonzero().flatten()
-    return lost if lost.numel() else None
 
 
 def backward_from_output(
@@ -201,11 +179,14 @@ class InplaceLayerNorm(nn.LayerNorm):
     is itself rounded to the low precision, where the framework would add in fp32.
     max_error, backend: as in `inplace_layer_norm`. `fallbacks` counts the channels whose x-hat is kept; they are
     found anew when the parameters' version counters move, which writing through `.data` does not do.
+    `peers`, the LayerNorms of the same model, are then looked through together, so that a device is waited for once
+    per optimizer step instead of once per LayerNorm.
     """
 
     low_precision_output: bool = True
     max_error: float | None = None
     backend: Backend | None = None
+    peers: tuple[InplaceLayerNorm, ...] = ()
     _found: tuple[tuple[Any, ...], Tensor | None] = ((), None)
 
     @classmethod
@@ -231,12 +212,26 @@ class InplaceLayerNorm(nn.LayerNorm):
         lost = self._found[1]
         return 0 if lost is None else lost.numel()
 
+    def _key(self, dtype: torch.dtype) -> tuple[Any, ...]:
+        parameters = [p for p in (self.weight, self.bias) if p is not None]
+        return (dtype, self.max_error, *((p._version, p.data_ptr()) for p in parameters))
+
+    def _shares_check(self, other: InplaceLayerNorm, dtype: torch.dtype) -> bool:
+        """Whether `other` is stale too and asks the same question, of parameters on the same device."""
+        if self.weight is None or other.weight is None or other.weight.device != self.weight.device:
+            return False
+        before = other._found[0]
+        stale = before != other._key(dtype) and before[:1] in ((), (dtype,))
+        return stale and other.max_error == self.max_error
+
     @torch.compiler.disable
     def _find_lost(self, dtype: torch.dtype) -> Tensor | None:
-        parameters = [p for p in (self.weight, self.bias) if p is not None]
-        key = (dtype, self.max_error, *((p._version, p.data_ptr()) for p in parameters))
-        if self._found[0] != key:
-            self._found = (key, lost_channels(self.weight, self.bias, dtype, self.max_error))
+        """Look up the lost channels; after an optimizer step the first to ask refreshes all `peers`, at one wait."""
+        if self._found[0] != self._key(dtype):
+            norms = [self, *(peer for peer in self.peers if peer is not self and self._shares_check(peer, dtype))]
+            found = lost_channels_of_all([(norm.weight, norm.bias) for norm in norms], dtype, self.max_error)
+            for norm, lost in zip(norms, found, strict=True):
+                norm._found = (norm._key(dtype), lost)
         return self._found[1]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from paperlab.tempo.speed.throughput import BASELINE, Timing
 from paperlab.tempo.speed.workloads import Precision, Workload
 
 RIVALS = (BASELINE, "Tempo", "SDPA", "Tempo on SDPA", "checkpoint", "eager, paper era")
-GPT2_RIVALS = (BASELINE, "Tempo", "eager, fused GELU", "SDPA", "Tempo on SDPA")
+GPT2_RIVALS = (BASELINE, "Tempo", "eager, fused GELU", "SDPA, fused GELU", "Tempo on SDPA")
 TECHNIQUES = ("GELU", "LayerNorm", "attention")
 
 
