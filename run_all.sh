@@ -21,24 +21,10 @@ fail() { echo "run_all.sh: $*" >&2; exit 2; }
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 profile=cpu only="" jobs="" mode=run
-while [ $# -gt 0 ]; do
-    case $1 in
-        --profile) profile=${2:?--profile needs a name}; shift 2 ;;
-        --only) only=${2:?--only needs a prefix}; shift 2 ;;
-        --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
-        --test) mode=test; shift ;;
-        --lab) mode=lab; shift ;;
-        --help | -h) usage; exit 0 ;;
-        --) shift; break ;;
-        *) usage >&2; fail "unknown option $1" ;;
-    esac
-done
-case $profile in smoke | cpu | gpu) ;; *) fail "unknown profile $profile; use smoke, cpu or gpu" ;; esac
-case $jobs in *[!0-9]* | 0) fail "--jobs $jobs: give a positive number" ;; esac
 
 find_python() {
     local candidate
-    for candidate in python3.12 python3.11 python3 python; do
+    for candidate in python3.11 python3.12 python3 python; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then
             command -v "$candidate"
             return
@@ -79,14 +65,34 @@ run_graph() {
     "$python" -m paperlab.lab.cli report --profile "$profile"
 }
 
-prepare_environment
-PATH=$(dirname -- "$python"):$PATH
-export PATH
-case $mode in
-    lab) cd "$root" && exec "$python" -m jupyterlab notebooks ;;
-    test)
-        (cd "$root" && "$python" -m pytest -m "not slow and not bench and not gpu and not browser" -n auto)
-        run_graph smoke "$@"
-        ;;
-    run) run_graph "$profile" "$@" ;;
-esac
+# In a function, so that bash has read all of this file before it runs anything: editing it meanwhile is safe.
+main() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --profile) profile=${2:?--profile needs a name}; shift 2 ;;
+            --only) only=${2:?--only needs a prefix}; shift 2 ;;
+            --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
+            --test) mode=test; shift ;;
+            --lab) mode=lab; shift ;;
+            --help | -h) usage; exit 0 ;;
+            --) shift; break ;;
+            *) usage >&2; fail "unknown option $1" ;;
+        esac
+    done
+    case $profile in smoke | cpu | gpu) ;; *) fail "unknown profile $profile; use smoke, cpu or gpu" ;; esac
+    case $jobs in *[!0-9]* | 0) fail "--jobs $jobs: give a positive number" ;; esac
+    prepare_environment
+    PATH=$(dirname -- "$python"):$PATH
+    export PATH
+    case $mode in
+        lab) cd "$root" && exec "$python" -m jupyterlab notebooks ;;
+        test)
+            (cd "$root" && "$python" -m pytest -m "not slow and not bench and not gpu and not browser" -n auto)
+            run_graph smoke "$@"
+            ;;
+        run) run_graph "$profile" "$@" ;;
+    esac
+}
+
+main "$@"
+exit

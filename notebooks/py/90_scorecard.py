@@ -50,7 +50,7 @@ VERDICT_COLORS = dict(
 labels = summary.system + ", " + summary.origin.map({"paper": "the paper", "related": "related"})
 counts = summary.set_index(labels.rename("claims of"))[[str(verdict) for verdict in Verdict]]
 counts = counts.loc[:, counts.sum() > 0]
-figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(counts)))
+figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(counts)), layout="constrained")
 counts.plot.barh(stacked=True, ax=axes, color=[VERDICT_COLORS[name] for name in counts], width=0.6)
 axes.set(title="Verdicts by paper", xlabel="claims", ylabel="")
 axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -86,4 +86,4 @@ with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
 # | contradicted | it does not hold here; the reason says what it is sensitive to |
 # | pending-gpu | only a measurement on a CUDA device can decide, and none has been made |
 # | not-testable | nothing here can decide, for the reason given |
-# | missing | no notebook recorded a finding: a defect of this repository |
+# | missing | no finding is recorded: its notebook has not run in this profile |

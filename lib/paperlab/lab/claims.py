@@ -36,7 +36,7 @@ class Verdict(StrEnum):
     CONTRADICTED = "contradicted"
     PENDING_GPU = "pending-gpu"
     NOT_TESTABLE = "not-testable"
-    MISSING = "missing"  # decidable, but no notebook recorded a finding: a defect of the repository
+    MISSING = "missing"  # decidable, but no finding is recorded: its notebook has not run
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return options.run(options)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (*_USER_ERRORS, NotebookError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"paperlab: {message}", file=sys.stderr)

@@ -14,6 +14,7 @@ from typing import Any
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -22,6 +23,7 @@ from paperlab.lab.paths import repo_root
 
 LOCK = "requirements/lock.txt"
 _CHOSEN_BY_TORCH = re.compile(r"^(triton|nvidia-.*|cuda-.*)$")
+_OLDEST_PYTHON = Version("3.11.0")
 _LOCK_HEADER = """\
 # Written by `paperlab lock` from a tested environment. Used as constraints:
 #   pip install -c requirements/lock.txt -e '.[dev]'
@@ -56,7 +58,7 @@ dependencies:
 
 def lock_text() -> str:
     """Return the constraints: every installed package that the declared ones reach, at its version."""
-    pins: dict[str, str] = {}
+    pins: dict[str, Requirement] = {}
     queue: list[tuple[Requirement, tuple[str, ...]]] = [(item, ()) for item in declared()]
     while queue:
         requirement, extras = queue.pop()
@@ -66,9 +68,16 @@ def lock_text() -> str:
         distribution = _distribution(name)
         if name in pins and not requirement.extras:
             continue
-        pins[name] = Version(distribution.version).public
+        pins[name] = _pin(name, distribution)
         queue += [(Requirement(line), tuple(requirement.extras)) for line in distribution.requires or []]
-    return _LOCK_HEADER + "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
+    return _LOCK_HEADER + "".join(f"{pins[name]}\n" for name in sorted(pins))
+
+
+def _pin(name: str, distribution: importlib.metadata.Distribution) -> Requirement:
+    """Pin a version; where it needs a newer Python than the oldest we support, allow older versions too."""
+    pythons = SpecifierSet(distribution.metadata.json.get("requires_python", ""))
+    sign = "==" if _OLDEST_PYTHON in pythons else "<="
+    return Requirement(f"{name}{sign}{Version(distribution.version).public}")
 
 
 def _applies(marker: Marker | None, extras: tuple[str, ...]) -> bool:
@@ -89,10 +98,10 @@ def write_locks() -> list[Path]:
 
 
 def read_lock() -> dict[str, Version]:
-    """Return the pinned version of each package in the lock."""
+    """Return the pinned, or newest allowed, version of each package in the lock."""
     lines = (repo_root() / LOCK).read_text().splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {name: Version(version) for name, version in pairs}
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {pin.name: Version(next(iter(pin.specifier)).version) for pin in pins}
 
 
 def disagreements() -> list[str]:

@@ -226,10 +226,9 @@ def exhibit_auto_tempo(table: pd.DataFrame) -> Figure:
     for position, (_, part) in enumerate(shown.groupby("budget", sort=False)):
         row = part.iloc[0]
         text = f"{row.retained_GiB:.1f} GiB\n+{row.overhead_ms:.1f} ms"
-        axes.text(position, 25, text, ha="center", va="bottom", fontsize=8)
-    axes.set(
-        ylim=(0, 30), xlabel="budget between everything converted (0 %) and nothing (100 %)", ylabel="layers of 24"
-    )
+        axes.text(position, 1.03 * row.layers, text, ha="center", va="bottom", fontsize=8)
+    axes.set(ylim=(0, 1.25 * table.layers.max()), ylabel=f"layers converted, of {table.layers.max()}")
+    axes.set_xlabel("budget between everything converted (0 %) and nothing (100 %)")
     axes.set_title("Auto-Tempo converts the cheapest layers first")
     axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
