@@ -75,7 +75,7 @@ def lock_text() -> str:
 
 def _pin(name: str, distribution: importlib.metadata.Distribution) -> Requirement:
     """Pin a version; where it needs a newer Python than the oldest we support, allow older versions too."""
-    pythons = SpecifierSet(distribution.metadata.json.get("requires_python", ""))
+    pythons = SpecifierSet(str(distribution.metadata.json.get("requires_python", "")))
     sign = "==" if _OLDEST_PYTHON in pythons else "<="
     return Requirement(f"{name}{sign}{Version(distribution.version).public}")
 
