@@ -13,7 +13,7 @@ from paperlab.lab.notebooks import title_of
 from paperlab.lab.paths import results_dir
 from paperlab.lab.record import read_index
 
-_SHOWN_ROWS = 40  # a longer table is linked, not printed
+_SHOWN_ROWS = 60  # a longer table is linked, not printed
 
 
 def write_report(profile: str) -> list[Path]:
