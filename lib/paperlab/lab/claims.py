@@ -124,7 +124,7 @@ def judge(claim: Claim, findings: Iterable[Finding]) -> Judgment:
             return Judgment(claim, Verdict.PENDING_GPU, shown, _pending(shown))
         return Judgment(claim, Verdict.MISSING, shown, f"no notebook recorded a {claim.evidence} finding")
     finding = deciding[-1]
-    return Judgment(claim, _compare(claim, finding.value), finding, finding.note)
+    return Judgment(claim, _compare(claim, finding.value), finding, finding.note or claim.note)
 
 
 def _pending(shown: Finding | None) -> str:

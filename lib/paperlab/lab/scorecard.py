@@ -96,7 +96,7 @@ def _claimed(claim: Claim) -> str:
         return "holds" if claim.is_qualitative else ""
     values = [claim.value_low] if claim.value_high is None else [claim.value_low, claim.value_high]
     sign = {"at_least": "≥ ", "at_most": "≤ "}.get(claim.comparison, "")
-    allowed = f"(± {100 * claim.tolerance:g} %)" if claim.is_numeric and claim.tolerance else ""
+    allowed = f"(± {100 * claim.tolerance:.3g} %)" if claim.is_numeric and claim.tolerance else ""
     return f"{sign}{' to '.join(f'{value:g}' for value in values)} {claim.unit} {allowed}".strip()
 
 
