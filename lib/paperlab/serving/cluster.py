@@ -1,0 +1,211 @@
+"""The state of a serving cluster: sequences, pools and lanes, and the only code that changes them.
+
+Policies read it and return decisions; an executor (simulator or engine) begins and finishes them here. So both
+executors share queueing, memory accounting and pre-emption to the last block.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from paperlab.serving.events import EventLog, Move, Step
+from paperlab.serving.kv import BlockPool
+from paperlab.serving.request import Request, Sequence
+from paperlab.serving.work import Compute, Copy, Decision, StepShape, step_shape
+
+
+@dataclass(frozen=True)
+class Lane:
+    """An independent issue queue: it does one thing at a time.
+
+    A compute lane belongs to a device and works on the pool of the device's name; several lanes may share a device.
+    A copy lane belongs to a link.
+    """
+
+    name: str
+    resource: str
+    kind: str = "compute"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("compute", "copy"):
+            raise ValueError(f"lane {self.name}: kind is {self.kind!r}; use compute or copy")
+
+
+@dataclass(slots=True)
+class Job:
+    """What a busy lane is doing."""
+
+    work: Compute | Copy
+    start_s: float
+    scheduler_s: float
+    shape: StepShape | None = None  # of a Compute
+    incoming: list[list[int]] = field(default_factory=list)  # of a Copy: target blocks, one list per sequence
+    kv_used: int = 0
+
+
+class Cluster:
+    """Sequences by state, pools by name, lanes by name, and the clock. Read-only for policies.
+
+    A sequence is in `waiting` (holds no memory; sorted by arrival), `active` (holds device memory; in order of
+    admission), or `parked` (holds host memory). Those in flight have `lane` set.
+    """
+
+    def __init__(self, lanes: Iterable[Lane], pools: Iterable[BlockPool], max_tokens: int, log: EventLog) -> None:
+        """Start empty. `max_tokens` is the longest sequence, prompt and output, that the model can hold."""
+        self.lanes = {lane.name: lane for lane in lanes}
+        self.pools = {pool.name: pool for pool in pools}
+        self.jobs: dict[str, Job] = {}
+        self.now_s = 0.0
+        self.log = log
+        self.waiting: list[Sequence] = []
+        self.active: dict[int, Sequence] = {}
+        self.parked: dict[int, Sequence] = {}
+        self._hosts = {name for name in self.pools if name.startswith("host")}
+        devices = {lane.resource for lane in self.lanes.values() if lane.kind == "compute"}
+        if missing := devices - set(self.pools):
+            raise ValueError(f"cluster: compute lanes need pools named {sorted(missing)}; there are {list(self.pools)}")
+        fitting = min(self.pools[name].capacity_tokens for name in devices)
+        self._longest = min(max_tokens, fitting)
+
+    @property
+    def unfinished(self) -> int:
+        """Sequences admitted or waiting."""
+        return len(self.waiting) + len(self.active) + len(self.parked)
+
+    def pool_of(self, lane: str) -> BlockPool:
+        """Return the pool that a compute lane works on."""
+        return self.pools[self.lanes[lane].resource]
+
+    def arrive(self, request: Request) -> Sequence | None:
+        """Take a request into the waiting line, or refuse it alone where it can never fit."""
+        self.log.requests[request.request_id] = request
+        self.log.note(request.arrival_s, "arrive", request.request_id)
+        needed = request.prompt_tokens + request.output_tokens
+        if needed > self._longest:
+            reason = f"prompt and output need {needed} tokens; at most {self._longest} fit"
+            self.log.note(self.now_s, "refuse", request.request_id, reason)
+            return None
+        sequence = Sequence(request)
+        insort(self.waiting, sequence, key=lambda item: item.arrival_order)
+        return sequence
+
+    def begin(self, lane: str, decision: Decision, scheduler_s: float = 0.0) -> Job | None:
+        """Carry out a decision's pre-emptions and put its work on the idle lane; returns the job, if any."""
+        for sequence in decision.preempt:
+            self.preempt(sequence)
+        work = decision.work
+        if work is None:
+            return None
+        assert lane not in self.jobs, f"lane {lane} is busy"
+        job = Job(work, self.now_s, scheduler_s)
+        if isinstance(work, Compute):
+            self._begin_compute(lane, work, job)
+        else:
+            job.incoming = self._begin_copy(lane, work)
+        self.jobs[lane] = job
+        return job
+
+    def _begin_compute(self, lane: str, work: Compute, job: Job) -> None:
+        pool = self.pool_of(lane)
+        job.shape = step_shape(work.chunks)
+        for sequence, tokens in work.chunks:
+            assert sequence.lane is None, f"request {sequence.request.request_id} is already on lane {sequence.lane}"
+            assert 0 < tokens <= sequence.pending, f"{tokens} tokens of {sequence.pending} pending"
+            if sequence.pool is None:
+                self.waiting.remove(sequence)
+                self.active[sequence.request.request_id] = sequence
+                sequence.pool = pool.name
+            assert sequence.pool == pool.name, f"keys and values lie in {sequence.pool}, the lane works on {pool.name}"
+            missing = pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+            if missing > 0:
+                sequence.blocks += pool.allocate(missing)
+            sequence.lane = lane
+        job.kv_used = pool.used
+
+    def _begin_copy(self, lane: str, work: Copy) -> list[list[int]]:
+        incoming = []
+        for sequence in work.sequences:
+            assert sequence.lane is None, f"request {sequence.request.request_id} is already on lane {sequence.lane}"
+            assert sequence.pool not in (None, work.target), f"no keys and values to bring to {work.target}"
+            incoming.append(self.pools[work.target].allocate(len(sequence.blocks)))
+            sequence.lane = lane
+        return incoming
+
+    def finish(self, lane: str, stopped: Iterable[int] = ()) -> Job:
+        """End the lane's job at `now_s`; `stopped` are ids whose new token ends them early. Returns the job."""
+        job = self.jobs.pop(lane)
+        if isinstance(job.work, Compute):
+            self._finish_compute(lane, job.work, job, frozenset(stopped))
+        else:
+            self._finish_copy(lane, job.work, job)
+        return job
+
+    def _finish_compute(self, lane: str, work: Compute, job: Job, stopped: frozenset[int]) -> None:
+        emitted = []
+        for sequence, tokens in work.chunks:
+            sequence.lane = None
+            sequence.computed += tokens
+            if sequence.pending:
+                continue
+            request = sequence.request
+            sequence.generated += 1
+            emitted.append(request.request_id)
+            if sequence.generated >= request.output_tokens or request.request_id in stopped:
+                del self.active[request.request_id]
+                self._drop(sequence)
+                self.log.note(self.now_s, "finish", request.request_id)
+        assert job.shape is not None
+        ids = tuple(chunk.sequence.request.request_id for chunk in work.chunks)
+        self.log.steps.append(
+            Step(
+                lane, job.start_s, self.now_s, job.scheduler_s, work.share, job.shape, ids, tuple(emitted), job.kv_used
+            )
+        )
+
+    def _finish_copy(self, lane: str, work: Copy, job: Job) -> None:
+        source, blocks = "", 0
+        for sequence, target_blocks in zip(work.sequences, job.incoming, strict=True):
+            source, blocks = str(sequence.pool), blocks + len(target_blocks)
+            self.pools[source].release(sequence.blocks)
+            sequence.blocks, sequence.pool, sequence.lane = target_blocks, work.target, None
+            self._home(source).pop(sequence.request.request_id)
+            self._home(work.target)[sequence.request.request_id] = sequence
+        ids = tuple(sequence.request.request_id for sequence in work.sequences)
+        self.log.moves.append(Move(lane, job.start_s, self.now_s, ids, source, work.target, blocks))
+
+    def _home(self, pool: str) -> dict[int, Sequence]:
+        return self.parked if pool in self._hosts else self.active
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Drop a sequence's keys and values; it waits and will be computed anew (recompute, as in vLLM)."""
+        assert sequence.lane is None, f"request {sequence.request.request_id} is in flight on {sequence.lane}"
+        self._home(str(sequence.pool)).pop(sequence.request.request_id)
+        detail = f"{sequence.computed} tokens to compute again"
+        self._drop(sequence)
+        sequence.computed = 0
+        sequence.preemptions += 1
+        insort(self.waiting, sequence, key=lambda item: item.arrival_order)
+        self.log.note(self.now_s, "preempt", sequence.request.request_id, detail)
+
+    def _drop(self, sequence: Sequence) -> None:
+        self.pools[str(sequence.pool)].release(sequence.blocks)
+        sequence.blocks, sequence.pool = [], None
+
+    def check(self) -> None:
+        """Raise AssertionError unless every block of every pool is accounted for (conservation)."""
+        owned: dict[str, list[list[int]]] = {name: [] for name in self.pools}
+        for sequence in [*self.active.values(), *self.parked.values()]:
+            owned[str(sequence.pool)].append(sequence.blocks)
+        for job in self.jobs.values():
+            if isinstance(job.work, Copy):
+                owned[job.work.target] += job.incoming
+        for name, pool in self.pools.items():
+            pool.check(owned[name])
+
+
+def by_arrival(sequences: Mapping[int, Sequence] | Iterable[Sequence]) -> list[Sequence]:
+    """Return sequences first come, first served."""
+    items = sequences.values() if isinstance(sequences, Mapping) else sequences
+    return sorted(items, key=lambda item: item.arrival_order)

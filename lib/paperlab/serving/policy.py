@@ -1,0 +1,138 @@
+"""The interface of schedulers, the planning of one batch, and the registry of names.
+
+One policy object drives both executors. It is asked for each idle lane whenever something has happened, looks at the
+cluster without changing it, and returns a `Decision`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from paperlab.serving.cluster import Cluster, Lane
+from paperlab.serving.request import Sequence
+from paperlab.serving.work import Chunk, Compute, Decision
+
+DEVICE = "gpu0"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The caps of one iteration; the defaults are vLLM's for an API server on a GPU below 70 GiB."""
+
+    token_budget: int = 2048  # tokens in a batch (max_num_batched_tokens)
+    max_sequences: int = 256  # sequences in a batch (max_num_seqs)
+
+    def __post_init__(self) -> None:
+        for name in ("token_budget", "max_sequences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Limits: {name} is {getattr(self, name)}; it must be at least 1")
+
+
+class Policy(ABC):
+    """A scheduler. Subclasses keep what state they need, but change the cluster only through decisions."""
+
+    name: ClassVar[str]
+    lanes: tuple[Lane, ...] = (Lane("main", DEVICE),)
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+
+    @abstractmethod
+    def schedule(self, lane: str, cluster: Cluster) -> Decision:
+        """Return what the idle `lane` should do now."""
+
+
+class BatchBuilder:
+    """Plans one batch for one lane within the token budget, the sequence cap and the pool's free blocks.
+
+    Nothing is allocated: the plan counts blocks, and the decision that comes out is carried out by the cluster.
+    """
+
+    def __init__(self, cluster: Cluster, lane: str, limits: Limits) -> None:
+        self.pool = cluster.pool_of(lane)
+        self.free_blocks = self.pool.free
+        self.tokens_left = limits.token_budget
+        self.sequences_left = limits.max_sequences
+        self.chunks: list[Chunk] = []
+        self.preempted: list[Sequence] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether the token budget or the sequence cap is used up."""
+        return self.tokens_left <= 0 or self.sequences_left <= 0
+
+    def add(self, sequence: Sequence) -> bool:
+        """Add as many pending tokens of `sequence` as the budget admits; False where they find no blocks."""
+        tokens = min(sequence.pending, self.tokens_left)
+        missing = self.pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+        if missing > self.free_blocks:
+            return False
+        if missing > 0:
+            self.free_blocks -= missing
+        self.chunks.append(Chunk(sequence, tokens))
+        self.tokens_left -= tokens
+        self.sequences_left -= 1
+        return True
+
+    def add_preempting(self, sequence: Sequence, victims: list[Sequence]) -> bool:
+        """Like `add`, but pre-empt from the end of `victims` until there is room; consumed victims are popped.
+
+        `victims` are sequences with memory in this pool that are neither in flight nor in this batch, the least worthy
+        last. Where it comes to `sequence` itself, that one is pre-empted and False returned.
+        """
+        while not self.add(sequence):
+            if not victims:
+                return False
+            victim = victims.pop()
+            self.preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Plan to drop the blocks of `sequence`, which thereby become free for this batch."""
+        self.preempted.append(sequence)
+        self.free_blocks += len(sequence.blocks)
+
+    def decision(self, share: float = 1.0) -> Decision:
+        """Return the planned decision."""
+        work = Compute(tuple(self.chunks), share) if self.chunks else None
+        return Decision(work, tuple(self.preempted))
+
+
+PolicyFactory = Callable[..., Policy]
+_FACTORIES: dict[str, PolicyFactory] = {}
+
+
+def register(factory: PolicyFactory, name: str | None = None) -> PolicyFactory:
+    """Make `factory` known under `name` (default: its `name` attribute); usable as a class decorator."""
+    _FACTORIES[name or factory.name] = factory  # type: ignore[attr-defined]
+    return factory
+
+
+def policy_names() -> list[str]:
+    """Return the names of all policies registered so far; a system's own appear once its package is imported."""
+    importlib.import_module("paperlab.serving.policies")
+    return sorted(_FACTORIES)
+
+
+def make_policy(name: str, **options: Any) -> Policy:
+    """Build the policy called `name`, such as `vllm-like`; `options` go to its constructor.
+
+    A system's policies register when its package is imported, so `nexus` is found by importing `paperlab.nexus`.
+
+    Raises:
+        ValueError: no such policy; the message lists the names.
+    """
+    known = policy_names()
+    if name not in known:
+        package = f"paperlab.{name.split('-')[0]}"
+        if importlib.util.find_spec(package) is not None:
+            importlib.import_module(package)
+    if name not in _FACTORIES:
+        raise ValueError(f"unknown policy {name!r}; known: {', '.join(policy_names())}")
+    return _FACTORIES[name](**options)
