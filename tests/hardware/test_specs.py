@@ -167,3 +167,13 @@ def test_unknown_names_list_the_known_ones():
 def test_hardware_and_model_arithmetic_import_without_torch():
     code = "import sys, paperlab.hardware, paperlab.transformer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "found"), [("l20", "L20"), ("H200", "H200-SXM"), ("l4", "L4"), ("L40s", "L40S")])
+def test_devices_are_found_as_people_write_them(name, found):
+    assert hardware.device(name).name == found
+
+
+def test_an_ambiguous_name_is_refused():
+    with pytest.raises(ValueError, match="ambiguous device 'a100'"):
+        hardware.device("a100")

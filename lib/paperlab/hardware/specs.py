@@ -169,10 +169,16 @@ def host(name: str) -> HostSpec:
 
 
 def _named(specs: Mapping[str, S], name: str, what: str) -> S:
-    if name not in specs:
+    """Find `name` exactly, or as people write it: without regard to case, or as the start of one name alone."""
+    if name in specs:
+        return specs[name]
+    alike = [spec for key, spec in specs.items() if key.lower().startswith(name.lower())]
+    exact = [spec for spec in alike if spec.name.lower() == name.lower()]
+    found = {spec.name: spec for spec in exact or alike}
+    if len(found) != 1:
         known = ", ".join(sorted({spec.name for spec in specs.values()}))
-        raise ValueError(f"unknown {what} {name!r}; known: {known}")
-    return specs[name]
+        raise ValueError(f"{'ambiguous' if found else 'unknown'} {what} {name!r}; known: {known}")
+    return next(iter(found.values()))
 
 
 @cache

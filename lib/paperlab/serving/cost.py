@@ -32,7 +32,7 @@ class ModelCost:
         Raises:
             ValueError: the heads do not divide by `tp`.
         """
-        if tp < 1 or shape.heads % tp or shape.kv_heads % tp and tp % shape.kv_heads:
+        if tp < 1 or shape.heads % tp or (shape.kv_heads % tp and tp % shape.kv_heads):
             raise ValueError(f"tp is {tp}; {shape.name} has {shape.heads} heads and {shape.kv_heads} key/value heads")
         self.shape, self.dtype, self.tp = shape, dtype, tp
         size, layers = element_bytes(dtype), shape.layers

@@ -7,14 +7,18 @@ cluster without changing it, and returns a `Decision`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paperlab.serving.cluster import Cluster, Lane
 from paperlab.serving.request import Sequence
 from paperlab.serving.work import Chunk, Compute, Decision
+
+if TYPE_CHECKING:
+    from paperlab.serving.deployment import Deployment
 
 DEVICE = "gpu0"
 
@@ -40,6 +44,9 @@ class Policy(ABC):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+
+    def bind(self, deployment: Deployment) -> None:  # noqa: B027 - most policies need to know nothing
+        """Learn where it will run, before the first request; a policy with a cost model prepares it here."""
 
     @abstractmethod
     def schedule(self, lane: str, cluster: Cluster) -> Decision:

@@ -106,7 +106,12 @@ PRESETS: dict[str, ModelShape] = {shape.name: shape for shape in _ALL}
 
 
 def preset(name: str) -> ModelShape:
-    """Return the shape called `name`; ValueError lists the known names."""
-    if name not in PRESETS:
+    """Return the shape called `name`, hyphens and case aside (`Llama-3.1-8B`); ValueError lists the known names."""
+    plain = {_plain(known): shape for known, shape in PRESETS.items()}
+    if _plain(name) not in plain:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return plain[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "")

@@ -1,0 +1,46 @@
+"""The serving core that Nexus and Seesaw share: one policy object drives a simulator and a real engine.
+
+requests, sequences            request.py
+workloads, lengths, loaders    workload.py, lengths.py, loaders.py
+paged memory                   kv.py
+state, and who changes it      cluster.py
+what a policy may ask for      work.py, policy.py; baselines in policies/
+cost of an iteration           cost.py, saturation.py, constants.py, device_model.py
+a model on devices             deployment.py
+virtual clock                  simulator.py
+real execution in torch        engine/
+what happened                  events.py, metrics.py, timeline.py
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paperlab.serving.deployment import Deployment, deployment
+from paperlab.serving.events import EventLog
+from paperlab.serving.policy import Limits, Policy, make_policy, policy_names, register
+from paperlab.serving.simulator import simulate
+
+if TYPE_CHECKING:
+    from paperlab.serving.engine import LLM
+
+__all__ = [
+    "LLM",
+    "Deployment",
+    "EventLog",
+    "Limits",
+    "Policy",
+    "deployment",
+    "make_policy",
+    "policy_names",
+    "register",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LLM":  # loads torch
+        from paperlab.serving.engine import LLM
+
+        return LLM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,204 @@
+"""Discrete-event execution of a policy at paper scale, on a virtual clock.
+
+Every iteration on a device has a rate that depends on what runs beside it; whenever a lane starts or ends, the rates
+of its device are set anew, and the rest of each iteration proceeds at the new one (processor sharing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from paperlab.hardware import DeviceSpec, LinkSpec
+from paperlab.serving.cluster import Cluster, Job
+from paperlab.serving.deployment import Deployment, deployment
+from paperlab.serving.device_model import DeviceModel, Load
+from paperlab.serving.events import EventLog
+from paperlab.serving.kv import BlockPool
+from paperlab.serving.policy import Limits, Policy, make_policy
+from paperlab.serving.request import Request
+from paperlab.serving.work import Compute, Copy
+from paperlab.transformer import ModelShape
+
+if TYPE_CHECKING:
+    from paperlab.serving.workload import Workload
+
+
+class Stalled(RuntimeError):
+    """Requests are left, nothing runs, nothing will arrive, and the policy starts nothing."""
+
+
+@dataclass(slots=True)
+class _Running:
+    lane: str
+    load: Load | None  # None: a copy
+    share: float
+    duration_s: float
+    updated_s: float
+    remaining: float = 1.0
+
+    @property
+    def end_s(self) -> float:
+        return self.updated_s + self.remaining * self.duration_s
+
+
+class Simulator:
+    """Runs one policy over one list of requests."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        cluster: Cluster,
+        devices: Mapping[str, DeviceModel],
+        links: Mapping[str, LinkSpec],
+        block_bytes: float,
+    ) -> None:
+        """`devices` are by compute lanes' resource, `links` by copy lanes' resource."""
+        self.policy, self.cluster, self.devices, self.links = policy, cluster, devices, links
+        self.block_bytes = block_bytes
+        self._running: dict[str, _Running] = {}
+        self._sharing: dict[str, list[str]] = {}
+        for lane in cluster.lanes.values():
+            self._sharing.setdefault(lane.resource, []).append(lane.name)
+
+    def run(self, requests: Sequence[Request], until_s: float = math.inf) -> EventLog:
+        """Serve `requests` to the end, or to `until_s`, and return the log.
+
+        Raises:
+            Stalled: the policy leaves requests lying though nothing runs and nothing will arrive.
+        """
+        arrivals = sorted(requests, key=lambda request: (request.arrival_s, request.request_id))
+        cluster, upcoming = self.cluster, 0
+        while True:
+            self._dispatch()
+            lane, end_s = self._next_end()
+            arrival_s = arrivals[upcoming].arrival_s if upcoming < len(arrivals) else math.inf
+            now_s = min(end_s, arrival_s)
+            if now_s == math.inf or now_s > until_s:
+                break
+            cluster.now_s = now_s
+            if arrival_s <= end_s:
+                cluster.arrive(arrivals[upcoming])
+                upcoming += 1
+            else:
+                self._end(lane)
+        if now_s == math.inf and cluster.unfinished:
+            raise Stalled(f"{self.policy.name}: {cluster.unfinished} requests left and nothing to run")
+        return cluster.log
+
+    def _dispatch(self) -> None:
+        """Offer work to idle lanes until none takes any; what one starts or drops may enable another."""
+        cluster, started = self.cluster, True
+        while started:
+            started = False
+            for lane in cluster.lanes:
+                if lane in cluster.jobs or not cluster.unfinished:
+                    continue
+                decision = self.policy.schedule(lane, cluster)
+                job = cluster.begin(lane, decision)
+                if job is not None:
+                    self._start(lane, job)
+                    started = len(cluster.lanes) > 1
+                elif decision.preempt:
+                    started = True
+
+    def _start(self, lane: str, job: Job) -> None:
+        now_s = self.cluster.now_s
+        if isinstance(job.work, Copy):
+            moved = self.block_bytes * sum(len(blocks) for blocks in job.incoming)
+            duration_s = self.links[self.cluster.lanes[lane].resource].time_s(moved)
+            self._running[lane] = _Running(lane, None, 1.0, duration_s, now_s)
+            return
+        assert isinstance(job.work, Compute)
+        assert job.shape is not None
+        load = self.devices[self.cluster.lanes[lane].resource].load(job.shape)
+        self._running[lane] = _Running(lane, load, job.work.share, 1.0, now_s)
+        self._reprice(lane)
+
+    def _end(self, lane: str) -> None:
+        ended = self._running.pop(lane)
+        self.cluster.finish(lane)
+        if ended.load is not None:
+            self._reprice(lane)
+
+    def _reprice(self, lane: str) -> None:
+        """Set the rates of all that runs on the lane's device."""
+        resource = self.cluster.lanes[lane].resource
+        beside = [self._running[name] for name in self._sharing[resource] if name in self._running]
+        if not beside:
+            return
+        now_s = self.cluster.now_s
+        durations = self.devices[resource].durations([(item.load, item.share) for item in beside])  # type: ignore[misc]
+        for item, duration_s in zip(beside, durations, strict=True):
+            item.remaining -= (now_s - item.updated_s) / item.duration_s
+            item.updated_s, item.duration_s = now_s, duration_s
+
+    def _next_end(self) -> tuple[str, float]:
+        lane, end_s = "", math.inf
+        for item in self._running.values():
+            if item.end_s < end_s:
+                lane, end_s = item.lane, item.end_s
+        return lane, max(end_s, self.cluster.now_s)
+
+
+def simulate(
+    policy: str | Policy,
+    *,
+    model: str | ModelShape,
+    device: str | DeviceSpec,
+    workload: Workload,
+    limits: Limits | None = None,
+    policy_options: Mapping[str, Any] | None = None,
+    until_s: float = math.inf,
+    **options: Any,
+) -> EventLog:
+    """Serve `workload` by `policy` on a virtual clock and return the log; its numbers are `simulated`.
+
+    Args:
+        policy: a name such as `nexus` or `vllm-like`, or a policy of your own.
+        model: a preset's name or a shape.
+        device: a device's name in `data/hardware`, or a specification.
+        workload: from `workload(...)` or a loader.
+        limits: token budget and sequence cap of an iteration.
+        policy_options: what the named policy's constructor takes beside `limits`.
+        until_s: stop there; what is unfinished then is counted as such.
+        options: other fields of `Deployment`: tp, dtype, kv_tokens, constants …
+
+    Raises:
+        ValueError: an unknown name, a model that does not fit, an impossible option.
+    """
+    limits = limits or Limits()
+    setup = deployment(model, device, limits=limits, **options)
+    chosen = make_policy(policy, limits=limits, **(policy_options or {})) if isinstance(policy, str) else policy
+    chosen.bind(setup)
+    log = EventLog(about=about(chosen, setup, workload) | {"evidence": "simulated"})
+    cluster = build_cluster(chosen, setup, log)
+    devices = {lane.resource: setup.device_model for lane in chosen.lanes if lane.kind == "compute"}
+    links = {"host": setup.host_link, "peer": setup.peer_link}
+    return Simulator(chosen, cluster, devices, links, setup.block_bytes).run(workload.requests, until_s)
+
+
+def build_cluster(policy: Policy, setup: Deployment, log: EventLog) -> Cluster:
+    """Return an empty cluster with the lanes that `policy` wants and a pool per device, and one of the host."""
+    names = {lane.resource for lane in policy.lanes if lane.kind == "compute"}
+    pools = [BlockPool(name, setup.kv_blocks, setup.block_size) for name in sorted(names)]
+    if any(lane.resource == "host" for lane in policy.lanes):
+        pools.append(BlockPool("host", setup.host_blocks, setup.block_size))
+    return Cluster(policy.lanes, pools, setup.model.max_positions, log)
+
+
+def about(policy: Policy, setup: Deployment, workload: Workload) -> dict[str, Any]:
+    """Return what describes a run, for `EventLog.about`."""
+    return {
+        "system": policy.name,
+        "model": setup.model.name,
+        "device": setup.device.name,
+        "tp": setup.tp,
+        "workload": workload.name,
+        "rate_per_s": workload.rate_per_s,
+        "seed": workload.seed,
+        "kv_blocks": setup.kv_blocks,
+        "block_size": setup.block_size,
+    }
