@@ -15,7 +15,10 @@ from paperlab.transformer import preset
 IDEAL = DeviceConstants(1.0, 1.0, 0.0, source="test")
 
 
-def cluster(blocks: int = 64, block_size: int = 4, lanes=(Lane("main", "gpu0"),), host: int = 0) -> Cluster:
+MAIN = (Lane("main", "gpu0"),)
+
+
+def cluster(blocks: int = 64, block_size: int = 4, lanes: tuple[Lane, ...] = MAIN, host: int = 0) -> Cluster:
     """Return an empty cluster with one pool per device, and one of the host where `host` has blocks."""
     devices = sorted({lane.resource for lane in lanes if lane.kind == "compute"})
     pools = [BlockPool(name, blocks, block_size) for name in devices]
