@@ -93,6 +93,8 @@ class Cluster:
 
     def begin(self, lane: str, decision: Decision, scheduler_s: float = 0.0) -> Job | None:
         """Carry out a decision's pre-emptions and put its work on the idle lane; returns the job, if any."""
+        for kind, detail in decision.notes:
+            self.log.note(self.now_s, kind, None, detail)
         for sequence in decision.preempt:
             self.preempt(sequence)
         work = decision.work

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paperlab.serving.deployment import Deployment
 
 DEVICE = "gpu0"
+SYSTEMS = ("paperlab.nexus", "paperlab.seesaw")  # packages that register policies of their own
 
 
 @dataclass(frozen=True)
@@ -130,16 +131,15 @@ def policy_names() -> list[str]:
 def make_policy(name: str, **options: Any) -> Policy:
     """Build the policy called `name`, such as `vllm-like`; `options` go to its constructor.
 
-    A system's policies register when its package is imported, so `nexus` is found by importing `paperlab.nexus`.
+    A system's policies register when its package is imported, which happens here for names not known yet.
 
     Raises:
         ValueError: no such policy; the message lists the names.
     """
-    known = policy_names()
-    if name not in known:
-        package = f"paperlab.{name.split('-')[0]}"
-        if importlib.util.find_spec(package) is not None:
-            importlib.import_module(package)
+    if name not in policy_names():
+        for package in SYSTEMS:
+            if importlib.util.find_spec(package) is not None:
+                importlib.import_module(package)
     if name not in _FACTORIES:
         raise ValueError(f"unknown policy {name!r}; known: {', '.join(policy_names())}")
     return _FACTORIES[name](**options)

@@ -87,10 +87,14 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a policy wants for one idle lane: sequences whose memory is dropped first, then work, or nothing."""
+    """What a policy wants for one idle lane: sequences whose memory is dropped first, then work, or nothing.
+
+    `notes` are pairs of kind and detail for the log.
+    """
 
     work: Compute | Copy | None = None
     preempt: tuple[Sequence, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 IDLE = Decision()
