@@ -15,6 +15,9 @@ from paperlab.lab.notebooks import code_of, notebook_path, system_of
 from paperlab.lab.paths import data_dir, repo_root, results_dir
 from paperlab.lab.profiles import get_profile
 
+# Folders below data/ that a package reads, where they are not just the one of its own name.
+_DATA_FOLDERS = {"serving": ("serving", "workloads")}
+
 
 def _package_root() -> Path:
     return Path(__file__).resolve().parents[1]
@@ -65,7 +68,8 @@ def notebook_inputs(notebook: str) -> list[Path]:
     """Return every file that a notebook's results depend on, sorted; settings come from `notebook_settings`."""
     files = reachable_files(code_of(notebook))
     packages = {file.relative_to(_package_root()).parts[0] for file in files}
-    data = [path for name in sorted(packages) for path in (data_dir() / name).rglob("*") if path.is_file()]
+    folders = [folder for name in sorted(packages) for folder in _DATA_FOLDERS.get(name, (name,))]
+    data = [path for folder in folders for path in (data_dir() / folder).rglob("*") if path.is_file()]
     ledger = data_dir() / "claims" / f"{system_of(notebook)}.csv"
     # Tables that a GPU machine left behind for this system are read by its notebooks wherever they run.
     gpu = results_dir().glob(f"*/{system_of(notebook)}_gpu/*.csv")

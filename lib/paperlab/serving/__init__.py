@@ -20,6 +20,7 @@ from paperlab.serving.deployment import Deployment, deployment
 from paperlab.serving.events import EventLog
 from paperlab.serving.policy import Limits, Policy, make_policy, policy_names, register
 from paperlab.serving.simulator import simulate
+from paperlab.serving.workload import Workload, workload
 
 if TYPE_CHECKING:
     from paperlab.serving.engine import LLM
@@ -30,11 +31,13 @@ __all__ = [
     "EventLog",
     "Limits",
     "Policy",
+    "Workload",
     "deployment",
     "make_policy",
     "policy_names",
     "register",
     "simulate",
+    "workload",
 ]
 
 

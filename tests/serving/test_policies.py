@@ -1,0 +1,249 @@
+"""What every scheduler owes its users, whatever its order; then what makes each one itself."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from paperlab.serving.cluster import Cluster
+from paperlab.serving.events import EventLog
+from paperlab.serving.kv import BlockPool
+from paperlab.serving.policy import Limits, make_policy, policy_names
+from paperlab.serving.request import Request
+from paperlab.serving.simulator import Simulator
+from tests.serving import doubles
+
+make_policy("nexus")  # imports the systems, so that their policies are known too
+NAMES = policy_names()
+
+
+def serve(policy, requests, blocks=400, host=400, block_size=16, watch=None):
+    """Serve `requests` with every invariant checked after every event; returns the log."""
+    setup = doubles.setup(host_kv_bytes=1e9)
+    policy.bind(setup)
+    names = sorted({lane.resource for lane in policy.lanes if lane.kind == "compute"})
+    pools = [BlockPool(name, blocks, block_size) for name in names]
+    if any(lane.resource == "host" for lane in policy.lanes):
+        pools.append(BlockPool("host", host, block_size))
+    cluster = Cluster(policy.lanes, pools, 10_000, EventLog())
+    if watch:
+        watch(policy, cluster)
+    for method in ("begin", "finish"):
+        _check_after(cluster, method)
+    links = {"host": setup.host_link, "peer": setup.peer_link}
+    log = Simulator(policy, cluster, dict.fromkeys(names, setup.device_model), links, setup.block_bytes).run(requests)
+    for pool in pools:
+        assert pool.used == 0
+    return log
+
+
+def _check_after(cluster, method):
+    original = getattr(cluster, method)
+
+    def checked(*arguments, **options):
+        result = original(*arguments, **options)
+        cluster.check()
+        return result
+
+    setattr(cluster, method, checked)
+
+
+sizes = st.lists(st.tuples(st.integers(1, 150), st.integers(1, 25), st.floats(0, 0.3)), min_size=1, max_size=14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(
+    sizes=sizes, blocks=st.integers(11, 40), host=st.integers(1, 30), budget=st.integers(1, 64), cap=st.integers(1, 6)
+)
+def test_everything_ends_within_the_caps_whatever_the_memory(name, sizes, blocks, host, budget, cap):
+    requests = [Request(index, arrival, *size) for index, (*size, arrival) in enumerate(sizes)]
+    log = serve(make_policy(name, limits=Limits(budget, cap)), requests, blocks=blocks, host=host)
+    emitted = [request_id for step in log.steps for request_id in step.emitted]
+    for request in requests:
+        assert emitted.count(request.request_id) == request.output_tokens
+    on_top = cap if name == "sglang-mixed" else 0  # its decodes come on top of the prompts' budget
+    for step in log.steps:
+        assert step.shape.tokens <= budget + on_top
+        assert len(step.requests) <= cap
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scheduling_changes_nothing_in_the_cluster(name):
+    def watch(policy, cluster):
+        original = policy.schedule
+
+        def checked(lane, seen):
+            before = picture(seen)
+            decision = original(lane, seen)
+            assert picture(seen) == before
+            return decision
+
+        policy.schedule = checked
+
+    serve(make_policy(name), doubles.requests(*[(90, 30)] * 12, gap=0.01), blocks=50, host=30, watch=watch)
+
+
+def picture(cluster):
+    """Return all that a policy could have changed."""
+    sequences = [*cluster.waiting, *cluster.active.values(), *cluster.parked.values()]
+    state = [(s.request, s.computed, s.generated, tuple(s.blocks), s.pool, s.lane, s.preemptions) for s in sequences]
+    free = {name: tuple(pool._free) for name, pool in cluster.pools.items()}
+    return state, free, len(cluster.log.steps), len(cluster.log.notes), list(cluster.jobs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_decision_depends_on_the_future(name):
+    """Longer answers and later arrivals change nothing before the first request would have ended."""
+    requests = doubles.requests(*[(200, 40)] * 10, gap=0.02)
+    longer = [replace(request, output_tokens=70) for request in requests]
+    first, second = serve(make_policy(name), requests), serve(make_policy(name), longer)
+    end = min(note.time_s for note in first.notes if note.kind == "finish")
+    before = [step for step in first.steps if step.end_s < end]
+    assert len(before) > 20
+    assert before == second.steps[: len(before)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_run_twice_gives_the_same_log(name):
+    requests = doubles.requests(*[(150, 20), (600, 10), (40, 60)] * 4, gap=0.01)
+    first, second = (serve(make_policy(name), copy.deepcopy(requests)) for _ in range(2))
+    assert first.steps == second.steps
+    assert first.notes == second.notes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_little_load_all_policies_are_alike(name):
+    """A request alone has nobody to wait for: its first token comes after its own prefill."""
+    requests = doubles.requests(*[(300, 5)] * 4, gap=5.0)
+    log = serve(make_policy(name), requests)
+    alone = serve(make_policy("vllm-like"), requests).per_request().ttft_s
+    assert log.per_request().ttft_s.to_numpy() == pytest.approx(alone.to_numpy(), rel=1e-9)
+
+
+def test_chunked_prefill_mixes_under_load_and_admits_in_order():
+    log = serve(make_policy("vllm-like", limits=Limits(128, 16)), doubles.requests(*[(300, 30)] * 8))
+    assert any(step.shape.kind == "mixed" for step in log.steps)
+    firsts = log.per_request().sort_values("request_id").ttft_s
+    assert firsts.is_monotonic_increasing
+
+
+def test_the_newest_is_preempted_first():
+    log = serve(make_policy("vllm-like"), doubles.requests(*[(60, 60)] * 5, gap=0.001), blocks=20)
+    preempted = [note.request_id for note in log.notes if note.kind == "preempt"]
+    assert preempted
+    assert 0 not in preempted
+    assert preempted[0] == 4
+
+
+def test_shortest_prompts_overtake_and_age_protects_long_ones():
+    requests = [Request(0, 0.0, 2000, 2), *(Request(index, 0.001 * index, 100, 2) for index in range(1, 40))]
+    order = {}
+    for gamma in (0.0, 1e12):
+        log = serve(make_policy("spf-chunked", limits=Limits(128, 8), gamma_tokens_per_s=gamma), requests)
+        order[gamma] = log.per_request().set_index("request_id").ttft_s
+    assert order[0.0][0] == order[0.0].max()
+    assert order[1e12][0] < order[0.0][0]
+    fcfs = serve(make_policy("vllm-like", limits=Limits(128, 8)), requests)
+    assert order[1e12].to_numpy() == pytest.approx(fcfs.per_request().ttft_s.to_numpy())
+
+
+def test_prompts_first_never_mixes_unless_asked():
+    requests = doubles.requests(*[(300, 30)] * 8, gap=0.01)
+    limits = Limits(128, 16)
+    plain, mixed = (serve(make_policy(name, limits=limits), requests) for name in ("sglang-like", "sglang-mixed"))
+    assert not any(step.shape.kind == "mixed" for step in plain.steps)
+    assert any(step.shape.kind == "mixed" for step in mixed.steps)
+    waiting = {request.request_id for request in requests}
+    for step in plain.steps:
+        if step.shape.kind == "decode":
+            assert not any(requests[item].arrival_s < step.start_s for item in waiting)
+        waiting -= set(step.emitted)
+
+
+def test_skip_join_places_by_prefill_time_and_quanta_sink():
+    policy = make_policy("fastserve-like", quantum_s=0.01, levels=4)
+    policy.bind(doubles.setup())
+    cluster = doubles.cluster(1000, 16, policy.lanes, host=10)
+    short, long = (cluster.arrive(request) for request in doubles.requests((10, 500), (5000, 5)))
+    assert policy.level(short, 0.0) == 0
+    assert policy.level(long, 0.0) > 0
+    levels = []
+
+    def watch(policy, cluster):
+        original = policy.schedule
+
+        def noting(lane, seen):
+            decision = original(lane, seen)
+            levels.extend(policy.level(item, seen.now_s) for item in seen.active.values())
+            return decision
+
+        policy.schedule = noting
+
+    serve(make_policy("fastserve-like", quantum_s=0.01, levels=4), doubles.requests((10, 500)), watch=watch)
+    assert levels == sorted(levels)
+    assert set(levels) == {0, 1, 2, 3}
+
+
+def test_starved_requests_rise():
+    policy = make_policy("fastserve-like", quantum_s=0.001, starvation_s=1.0)
+    policy.bind(doubles.setup())
+    sequence = doubles.cluster(1000, 16).arrive(Request(0, 0.0, 9000, 5))
+    assert policy.level(sequence, 0.5) > 0
+    assert policy.level(sequence, 1.5) == 0
+
+
+def test_low_priorities_are_swapped_out_and_come_back():
+    log = serve(
+        make_policy("fastserve-like", quantum_s=0.005),
+        doubles.requests(*[(100, 80)] * 10, gap=0.05),
+        blocks=45,
+        host=200,
+    )
+    moves = [(move.source, move.target) for move in log.moves]
+    assert ("gpu0", "host") in moves
+    assert ("host", "gpu0") in moves
+    assert moves.count(("gpu0", "host")) == moves.count(("host", "gpu0"))
+
+
+def test_a_full_host_falls_back_to_recomputing():
+    log = serve(make_policy("fastserve-like"), doubles.requests(*[(100, 80)] * 10, gap=0.01), blocks=40, host=1)
+    assert not log.moves
+    assert any(note.kind == "preempt" for note in log.notes)
+
+
+def test_disaggregation_sends_every_request_once_and_decodes_on_the_peer():
+    requests = doubles.requests(*[(300, 30)] * 8, gap=0.01)
+    log = serve(make_policy("vllm-pd-like"), requests)
+    sent = sorted(request_id for move in log.moves for request_id in move.requests)
+    assert sent == [request.request_id for request in requests]
+    for step in log.steps:
+        assert step.shape.kind == step.lane
+    assert sum(move.blocks for move in log.moves) >= sum(-(-request.prompt_tokens // 16) for request in requests)
+
+
+def test_a_full_transfer_buffer_evicts_and_recomputes():
+    policy = make_policy("vllm-pd-like", buffer_bytes=30e6, batch=1)
+    log = serve(policy, doubles.requests(*[(800, 10)] * 20))
+    evicted = [note for note in log.notes if note.kind == "preempt"]
+    assert evicted
+    computed = sum(step.shape.prefill_tokens for step in log.steps)
+    assert computed > sum(request.prompt_tokens for request in log.requests.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("fastserve-like", {"quantum_s": 0.0}, "quantum_s is 0.0"),
+        ("fastserve-like", {"watermark": 1.0}, "watermark is 1.0"),
+        ("spf-chunked", {"gamma_tokens_per_s": -1.0}, "gamma_tokens_per_s is -1.0"),
+        ("vllm-pd-like", {"buffer_bytes": 0.0}, "buffer_bytes is 0.0"),
+    ],
+)
+def test_bad_options_are_told(name, option, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(name, **option)
