@@ -40,7 +40,8 @@ class ControlRecord(NamedTuple):
 class Nexus(Policy):
     """Two lanes, shortest prompts first with aging, and a split that follows the forecast.
 
-    `records` holds every look at the split; switches also stand in the log as notes of the kind `layout`.
+    `records` holds every look at the split. The log gets notes: `layout` for a switch, `target` when the favored phase
+    changes, `barrier` when a lane waits for one.
     """
 
     name = "nexus"
@@ -71,6 +72,7 @@ class Nexus(Policy):
         self.records: list[ControlRecord] = []
         self.layout: Layout | None = None
         self._awaited: Layout | None = None  # decided, and waiting for the barrier
+        self._target = ""
 
     def bind(self, deployment: Deployment) -> None:
         """Prepare cost model and layouts."""
@@ -121,12 +123,13 @@ class Nexus(Policy):
         choice = self.control.propose(cluster, Situation(prefill, decode, kv_usage, self.layout))
         if choice is None:
             return ()
-        notes: tuple[tuple[str, str], ...] = ()
-        switched = choice.layout != self.layout
+        notes: tuple[tuple[str, str], ...] = (("target", choice.target),) if choice.target != self._target else ()
+        self._target, switched = choice.target, choice.layout != self.layout
         if switched and self.settings.barrier and cluster.jobs:
-            self._awaited, notes = choice.layout, (("barrier", f"{lane} waits for {PEER[lane]}"),)
+            self._awaited = choice.layout
+            notes += (("barrier", f"{lane} waits for {PEER[lane]}"),)
         elif switched:
-            notes = self._adopt(choice.layout)
+            notes += self._adopt(choice.layout)
         self._record(lane, kv_usage, choice, switched, cluster)
         return notes
 
