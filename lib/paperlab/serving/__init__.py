@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from paperlab.serving.deployment import Deployment, deployment
 from paperlab.serving.events import EventLog
+from paperlab.serving.lengths import fixed, uniform
+from paperlab.serving.loaders import load_csv, load_jsonl, load_sharegpt
 from paperlab.serving.policy import Limits, Policy, make_policy, policy_names, register
 from paperlab.serving.simulator import simulate
+from paperlab.serving.workload import Workload, workload
 from paperlab.serving.workload import Workload, workload
 
 if TYPE_CHECKING:
@@ -32,11 +35,18 @@ __all__ = [
     "Limits",
     "Policy",
     "Workload",
+    "Workload",
     "deployment",
+    "fixed",
+    "load_csv",
+    "load_jsonl",
+    "load_sharegpt",
     "make_policy",
     "policy_names",
     "register",
     "simulate",
+    "uniform",
+    "workload",
     "workload",
 ]
 
