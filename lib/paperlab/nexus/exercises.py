@@ -13,7 +13,10 @@ def check_pairs(pairs: Callable[[int, int], int]) -> None:
     for stored, tokens in ((0, 1), (0, 5), (7, 1), (30, 12)):
         right = sum(1 for query in range(stored, stored + tokens) for key in range(query + 1))
         given = pairs(stored, tokens)
-        expect(tokens == 1 or given != tokens * (stored + tokens), "a token sees those before it and itself, not those after it")
+        expect(
+            tokens == 1 or given != tokens * (stored + tokens),
+            "a token sees those before it and itself, not those after it",
+        )
         expect(given == right, f"for {tokens} tokens after {stored}: {given}, but counting them gives {right}")
 
 

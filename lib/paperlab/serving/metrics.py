@@ -90,7 +90,7 @@ def summary(log: EventLog) -> pd.DataFrame:
         "tbt": tokens(log).gaps_s,
         "normalized_latency": finished["normalized_latency_s"].to_numpy(),
     }
-    row = dict(log.about)
+    row = {name: value for name, value in log.about.items() if name != "lanes"}
     for metric in METRICS:
         row |= {f"{metric}_{name}_s": value for name, value in _statistics(values[metric]).items()}
     row["tbt_request_mean_s"] = requests["tbt_mean_s"].mean()

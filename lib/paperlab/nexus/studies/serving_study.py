@@ -76,9 +76,9 @@ def with_constants(**changes: float) -> dict[str, Any]:
 def sustained(grid: pd.DataFrame, thresholds_s: Sequence[float] = THRESHOLDS_S) -> pd.DataFrame:
     """Return the highest rate that each system sustains: mean normalized latency within a threshold.
 
-    Latencies are averaged over seeds and joined by straight lines between the grid's rates. `bound` says `at least` where
-    the highest rate of the grid is still sustained, `below` where not even the lowest is. Columns: scenario, system,
-    threshold_s, rate_per_s, bound.
+    Latencies are averaged over seeds and joined by straight lines between the grid's rates. `bound` says `at least`
+    where the highest rate of the grid is still sustained, `below` where not even the lowest is. Columns: scenario,
+    system, threshold_s, rate_per_s, bound.
     """
     rows = []
     means = grid.groupby(["scenario", "system", "rate_per_s"], sort=False).normalized_latency_mean_s.mean()

@@ -1,0 +1,100 @@
+"""One function per table and figure of the paper: each takes a `Config` and returns a tidy table with its evidence."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from paperlab.nexus.config import Config
+from paperlab.nexus.studies import offline_study, operators_study, serving_study
+from paperlab.nexus.studies.serving_study import ARXIV, LARGE, LDC, MIXED
+from paperlab.serving import workload
+
+SIMULATED, ANALYTIC, CPU = "simulated", "analytic", "measured-cpu"
+MOTIVATION_RATE = 2.5  # requests per second of the motivation experiments (§3)
+
+
+def table_1(config: Config) -> pd.DataFrame:
+    """Lengths of the generated workloads beside the paper's Table 1, with relative errors."""
+    names = ("ldc", "arxiv", "sharegpt", "mixed")
+    drawn = [workload(name, 1.0, config.statistics_requests, config.seeds[0]).statistics() for name in names]
+    return pd.concat(drawn, ignore_index=True).assign(evidence=SIMULATED)
+
+
+def figure_2(config: Config) -> pd.DataFrame:
+    """FLOPs per byte of each operator in prefill and decode, and the side of the L20's ridge it lies on."""
+    return operators_study.intensities().assign(evidence=ANALYTIC)
+
+
+def figure_4a(config: Config) -> pd.DataFrame:
+    """Iterations of the vLLM-like baseline by kind (LDC, 2.5 requests/s), for each penalty of mixed batches."""
+    return operators_study.iteration_kinds(config.requests, config.seeds[0], config.penalties).assign(
+        evidence=SIMULATED
+    )
+
+
+def figure_4b(config: Config) -> pd.DataFrame:
+    """Seconds of each operator in a typical decode-only and a typical mixed batch of that run."""
+    return operators_study.typical_batches(config.requests, config.seeds[0]).assign(evidence=SIMULATED)
+
+
+def figure_6b(config: Config) -> pd.DataFrame:
+    """Stored tokens that the prefill lane attends to over time, in a Nexus run of the motivation workload."""
+    return operators_study.prefill_context(config.requests, config.seeds[0]).assign(evidence=SIMULATED)
+
+
+def figure_9(config: Config) -> pd.DataFrame:
+    """Latencies of five systems against the arrival rate, for three workloads."""
+    rates = {LDC: config.ldc_rates, ARXIV: config.arxiv_rates, MIXED: config.mixed_rates}
+    grid = serving_study.rate_grid(rates, serving_study.FIVE, config.requests, config.seeds, config.workers)
+    return grid.assign(evidence=SIMULATED)
+
+
+def figure_10(config: Config) -> pd.DataFrame:
+    """The same for Qwen2.5-14B on two devices: tensor-parallel systems, and one that disaggregates over them."""
+    systems = ("vllm-like", "sglang-like", "nexus", "vllm-pd-like")
+    rates = {LARGE: config.large_rates}
+    grid = serving_study.rate_grid(rates, systems, config.requests, config.seeds, config.workers)
+    return grid.assign(evidence=SIMULATED)
+
+
+def figure_11(config: Config) -> pd.DataFrame:
+    """Makespan of offline batches, all jobs there at time 0; timed out beyond three times the vLLM-like makespan."""
+    jobs = {LDC: config.offline_ldc_jobs, MIXED: config.offline_mixed_jobs}
+    return offline_study.makespans(jobs, serving_study.FIVE, config.seeds[0], config.workers).assign(evidence=SIMULATED)
+
+
+def figure_12(config: Config, grid: pd.DataFrame) -> pd.DataFrame:
+    """Normalized latency of `figure_9`'s rows by stage: execution, scheduler, waiting; at the two middle rates."""
+    return offline_study.stages(grid).assign(evidence=SIMULATED)
+
+
+def figure_13(config: Config) -> pd.DataFrame:
+    """Ablation on Mixed: order of prompts and control of the split, each with and without."""
+    rates = {MIXED: config.ablation_rates}
+    systems = tuple(serving_study.ABLATION)
+    grid = serving_study.rate_grid(rates, systems, config.requests, config.seeds, config.workers)
+    return grid.assign(arm=grid.system.map(serving_study.ABLATION), evidence=SIMULATED)
+
+
+def exhibit_controls(config: Config) -> pd.DataFrame:
+    """What the paper does not print: the order without the partition, other static splits, feedback, low load."""
+    return offline_study.controls(config.control_rates, config.requests, config.seeds, config.workers).assign(
+        evidence=SIMULATED
+    )
+
+
+def exhibit_penalties(config: Config) -> pd.DataFrame:
+    """How the comparison on LDC depends on what nobody could read: cost of mixing, and of running side by side."""
+    return offline_study.penalties(
+        config.penalties, config.ldc_rates, config.requests, config.seeds[:1], config.workers
+    ).assign(evidence=SIMULATED)
+
+
+def table_throughput(config: Config, grid: pd.DataFrame) -> pd.DataFrame:
+    """Sustained rates in a grid such as `figure_9`'s, for three thresholds of normalized latency."""
+    return serving_study.sustained(grid).assign(evidence=SIMULATED)
+
+
+def table_gains(config: Config, grid: pd.DataFrame) -> pd.DataFrame:
+    """How many times larger the other systems' latencies are than Nexus's, at every point of a grid."""
+    return serving_study.latency_gains(grid).assign(evidence=SIMULATED)
