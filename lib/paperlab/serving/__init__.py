@@ -23,7 +23,6 @@ from paperlab.serving.loaders import load_csv, load_jsonl, load_sharegpt
 from paperlab.serving.policy import Limits, Policy, make_policy, policy_names, register
 from paperlab.serving.simulator import simulate
 from paperlab.serving.workload import Workload, workload
-from paperlab.serving.workload import Workload, workload
 
 if TYPE_CHECKING:
     from paperlab.serving.engine import LLM
@@ -35,7 +34,6 @@ __all__ = [
     "Limits",
     "Policy",
     "Workload",
-    "Workload",
     "deployment",
     "fixed",
     "load_csv",
@@ -46,7 +44,6 @@ __all__ = [
     "register",
     "simulate",
     "uniform",
-    "workload",
     "workload",
 ]
 
