@@ -239,3 +239,11 @@ def test_misuse_is_refused_in_one_line():
         make_policy("nexus", speed=3)
     with pytest.raises(RuntimeError, match="call bind"):
         Nexus(Limits()).schedule("prefill", doubles.cluster(lanes=Nexus.lanes))
+
+
+@pytest.mark.parametrize("name", ["nexus", "reactive"])
+def test_a_policy_can_serve_again_after_another_bind(name):
+    policy = make_policy(name, period=3) if name == "nexus" else make_policy(name)
+    one, other = (serve(policy, load(30), constants=constants("L20")) for _ in range(2))
+    assert one.steps == other.steps
+    assert one.notes == other.notes

@@ -68,13 +68,13 @@ class Proactive(Control):
     def __init__(self, settings: Settings, belief: Belief) -> None:
         super().__init__(settings)
         self._belief = belief
-        self._asked = 0
 
     def bind(self, deployment: Deployment) -> Layout:
         """Build the cost model from the model's shape and the device's data sheet, never from its true behavior."""
         self._model = CostModel(deployment.cost, deployment.device, self._belief, self.settings.contention)
         start = super().bind(deployment)
         self._floor = floor_percent(self.layouts)
+        self._asked = 0
         return start
 
     def propose(self, cluster: Cluster, situation: Situation) -> Choice | None:
@@ -97,9 +97,10 @@ class Reactive(Control):
     lateness every user sees, goes first where both are late.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def bind(self, deployment: Deployment) -> Layout:
+        """Start with the first window."""
         self._since_s, self._read = 0.0, 0
+        return super().bind(deployment)
 
     def propose(self, cluster: Cluster, situation: Situation) -> Choice | None:
         """Judge the window by the 95th percentile of its decode iterations and of its first tokens."""

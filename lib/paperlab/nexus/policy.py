@@ -75,8 +75,10 @@ class Nexus(Policy):
         self._target = ""
 
     def bind(self, deployment: Deployment) -> None:
-        """Prepare cost model and layouts."""
+        """Prepare cost model and layouts, and forget what an earlier run left."""
         self.layout = self.control.bind(deployment)
+        self.records = []
+        self._awaited, self._target = None, ""
 
     def schedule(self, lane: str, cluster: Cluster) -> Decision:
         """Plan the lane's batch, let the control look at the split, and start with the lane's share of it."""
