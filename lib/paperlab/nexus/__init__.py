@@ -2,15 +2,17 @@
 
 From the paper's parts to files:
 
-    latency of a phase at a share (§4.1.1)       cost_model.py
+    latency of a phase at a share (§4.1.1)           cost_model.py
     saturation curves (§3.2), how they are fitted    belief.py, saturation.py
     objectives and greedy search (§4.1.2-3, Alg. 1)  search.py
-    splits that hardware can make (§4.2)         layouts.py
-    who sets the split, when (§4.2)              control.py
-    order of prompts and decodes (§4.3, Alg. 2)  scheduler.py
-    two lanes, switching (Fig. 8), ablations     policy.py
+    splits that hardware can make (§4.2)             layouts.py
+    who sets the split, when (§4.2)                  control.py
+    order of prompts and decodes (§4.3, Alg. 2)      scheduler.py
+    two lanes, switching (Fig. 8), ablations         policy.py
     constants (§5) and what the paper leaves open    settings.py
-    tables behind the exhibits                   studies
+    tables and figures                               experiments.py, plots.py, serving_plots.py, from studies
+    how much of them a profile runs                  config.py
+    the notebook's exercises                         exercises.py
 """
 
 from paperlab.nexus.belief import Belief, Curve, published_belief
