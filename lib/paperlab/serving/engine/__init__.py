@@ -1,0 +1,19 @@
+"""Real execution in torch: paged keys and values, continuous batching, lanes as threads and streams.
+
+    LLM: generate, stream, serve       llm.py, completion.py
+    policies in real time              executor.py
+    a batch as tensors, one pass       batch.py, runner.py
+    paged attention                    attention.py
+    block tensors, copies between them memory.py
+    weights, pools                     checkpoint.py, resources.py
+    prompts as ids                     prompts.py
+    the next token                     sampling.py
+    where lanes issue their work       streams.py
+    what policies learn of the machine machine.py
+"""
+
+from paperlab.serving.engine.completion import Completion, Piece
+from paperlab.serving.engine.llm import LLM
+from paperlab.serving.engine.sampling import Sampling
+
+__all__ = ["LLM", "Completion", "Piece", "Sampling"]

@@ -1,0 +1,185 @@
+"""Real execution of a policy: the wall clock instead of a virtual one, a thread per lane where there are several.
+
+One lock guards the cluster. Under it, whoever has changed something offers work to every idle lane in the policy's
+order, as the simulator does; the forward passes and copies run outside. So lanes overlap as far as the hardware lets
+them, none is starved of the lock, and the log's times are when things happened.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+
+from paperlab.serving.cluster import Cluster, Job
+from paperlab.serving.engine.memory import KvStore
+from paperlab.serving.engine.runner import Runner
+from paperlab.serving.engine.sampling import Sampler, choose
+from paperlab.serving.events import EventLog
+from paperlab.serving.policy import Policy
+from paperlab.serving.request import Request
+from paperlab.serving.simulator import Stalled
+from paperlab.serving.work import Compute, Copy
+
+OnToken = Callable[[int, int], None]
+
+
+class Streams(Protocol):
+    """Where lanes run: `on(lane, share)` enters the lane's stream and has waited for it when it is left."""
+
+    partition: str
+
+    def on(self, lane: str, share: float) -> AbstractContextManager[None]:
+        """Return a context in which the lane's work is issued."""
+
+
+class Executor:
+    """Serves one set of requests by one policy over one cluster."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        cluster: Cluster,
+        runner: Runner,
+        stores: Mapping[str, KvStore],
+        streams: Streams,
+        tokens: dict[int, list[int]],
+        samplers: Mapping[int, Sampler],
+        on_token: OnToken | None = None,
+    ) -> None:
+        """`tokens` holds the prompts by request id and grows by what is generated; `on_token(id, token)` hears of it.
+
+        `stores` are by pool name.
+        """
+        self.policy, self.cluster, self.runner, self.stores = policy, cluster, runner, stores
+        self.streams, self.tokens, self.samplers, self.on_token = streams, tokens, samplers, on_token
+        self._changed = threading.Condition()
+        self._upcoming: deque[Request] = deque()
+        self._stopping = False
+        self._failure: BaseException | None = None
+
+    def run(self, requests: Iterable[Request]) -> EventLog:
+        """Serve `requests` to the end, each from its arrival on; returns the cluster's log.
+
+        Raises:
+            Stalled: the policy leaves requests lying though nothing runs and nothing will arrive.
+            Exception: whatever a lane met; the other lanes end first.
+        """
+        self._upcoming = deque(sorted(requests, key=lambda request: (request.arrival_s, request.request_id)))
+        lanes = [threading.Thread(target=self._guarded, args=(name,), name=name) for name in self.cluster.lanes]
+        cores = torch.get_num_threads()
+        if sum(lane.kind == "compute" for lane in self.cluster.lanes.values()) > 1:
+            torch.set_num_threads(1)  # a lane on the CPU is one core; threads inherit the number
+        self._origin_s = time.perf_counter()
+        try:
+            for lane in lanes:
+                lane.start()
+            self._receive()
+        finally:  # an interrupt must not leave lanes behind
+            self.stop()
+            for lane in lanes:
+                if lane.ident is not None:
+                    lane.join()
+            torch.set_num_threads(cores)
+        if self._failure is not None:
+            raise self._failure
+        return self.cluster.log
+
+    def stop(self) -> None:
+        """Let every lane end what it is doing and start nothing more."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    @property
+    def _over(self) -> bool:
+        return self._stopping or not (self._upcoming or self.cluster.unfinished)
+
+    def _receive(self) -> None:
+        """Take in every request when its time has come, and wait for the end."""
+        with self._changed:
+            while self._upcoming and not self._stopping:
+                self.cluster.now_s = self._now_s()
+                if self._upcoming[0].arrival_s > self.cluster.now_s:
+                    self._changed.wait(self._upcoming[0].arrival_s - self.cluster.now_s)
+                    continue
+                while self._upcoming and self._upcoming[0].arrival_s <= self.cluster.now_s:
+                    self.cluster.arrive(self._upcoming.popleft())
+                self._dispatch()
+            self._changed.wait_for(lambda: self._over)
+
+    def _dispatch(self) -> None:
+        """Offer work to idle lanes until none takes any; what one starts or drops may enable another."""
+        cluster, offered = self.cluster, True
+        while offered and not self._stopping:
+            offered = False
+            for lane in cluster.lanes:
+                if lane in cluster.jobs or not cluster.unfinished:
+                    continue
+                began_s = time.perf_counter()
+                decision = self.policy.schedule(lane, cluster)
+                scheduler_s = time.perf_counter() - began_s
+                cluster.now_s = self._now_s()
+                job = cluster.begin(lane, decision, scheduler_s)
+                offered |= bool(decision.preempt) or (job is not None and len(cluster.lanes) > 1)
+        self._changed.notify_all()
+        if cluster.unfinished and not (cluster.jobs or self._upcoming or self._stopping):
+            raise Stalled(f"{self.policy.name}: {cluster.unfinished} requests left and nothing to run")
+
+    def _guarded(self, lane: str) -> None:
+        try:
+            self._drive(lane)
+        except BaseException as error:
+            with self._changed:
+                self._failure = self._failure or error
+                self._stopping = True
+                self._changed.notify_all()
+
+    def _drive(self, lane: str) -> None:
+        """Do the lane's jobs until the run is over."""
+        jobs = self.cluster.jobs
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._over or lane in jobs)
+                if self._over:
+                    return
+            fresh = self._perform(lane, jobs[lane])
+            with self._changed:
+                self._commit(lane, fresh)
+                self._dispatch()
+
+    def _perform(self, lane: str, job: Job) -> dict[int, int]:
+        """Do the job outside the lock; returns the new token of each request that got one."""
+        if isinstance(job.work, Copy):
+            with self.streams.on(lane, 1.0):
+                self._copy(job.work, job.incoming)
+            return {}
+        return self._compute(lane, job.work)
+
+    def _compute(self, lane: str, work: Compute) -> dict[int, int]:
+        store = self.stores[self.cluster.lanes[lane].resource]
+        with self.streams.on(lane, work.share):
+            emitting, logits_LV = self.runner.run(work.chunks, self.tokens, store)
+            fresh = choose(logits_LV, [self.samplers[request] for request in emitting]) if emitting else []
+        return dict(zip(emitting, fresh, strict=True))
+
+    def _copy(self, work: Copy, incoming: list[list[int]]) -> None:
+        for sequence, target in zip(work.sequences, incoming, strict=True):
+            self.stores[work.target].copy_from(self.stores[str(sequence.pool)], sequence.blocks, target)
+
+    def _commit(self, lane: str, fresh: dict[int, int]) -> None:
+        self.cluster.now_s = self._now_s()
+        for request, token in fresh.items():
+            self.tokens[request].append(token)
+            if self.on_token is not None:  # under the lock, or another lane's next token might be heard of first
+                self.on_token(request, token)
+        stopped = [request for request, token in fresh.items() if token in self.samplers[request].stop_tokens]
+        self.cluster.finish(lane, stopped)
+
+    def _now_s(self) -> float:
+        return time.perf_counter() - self._origin_s
