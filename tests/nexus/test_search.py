@@ -139,6 +139,13 @@ def test_layouts_are_those_of_green_contexts(name, count, first, last):
     assert nearest(known, 50).percent == pytest.approx(50, abs=3)
 
 
+def test_a_processor_is_split_in_name_only():
+    assert layouts(SimpleNamespace(name="cpu", compute_capability="none", sm_count=2)) == (Layout(1, 2),)
+    half = search(cost_model().co_run(*_example()), "prefill", 50, Settings(), floor_percent([Layout(1, 2)]))
+    assert half.percent == 50
+    assert len(layouts(SimpleNamespace(name="cpu", compute_capability="none", sm_count=100))) == 99
+
+
 @given(st.sampled_from(("L20", "H200-SXM", "A100-SXM-40GB", "T4")), TARGETS, st.integers(1, 99))
 def test_rounding_to_a_layout_never_takes_from_the_other_phase(name, target, percent):
     known = layouts(device(name))

@@ -22,6 +22,7 @@ from paperlab.hardware.specs import (
     hosts,
     link,
     links,
+    sm_granularity,
 )
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "links",
     "measure_cpu",
     "relative_error",
+    "sm_granularity",
     "this_machine",
 ]

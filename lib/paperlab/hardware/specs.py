@@ -134,6 +134,14 @@ class HostSpec(Spec):
     network: str
 
 
+def sm_granularity(compute_capability: str) -> tuple[int, int]:
+    """Return the fewest multiprocessors that CUDA's driver splits off, and the step above; `none`: a CPU's cores."""
+    if compute_capability == "none":
+        return 1, 1
+    major = int(compute_capability.split(".")[0])
+    return (8, 8) if major >= 9 else (4, 2) if major == 8 else (2, 2)
+
+
 S = TypeVar("S", bound=Spec)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from paperlab.hardware import DeviceSpec
+from paperlab.hardware import DeviceSpec, sm_granularity
 
 
 class Layout(NamedTuple):
@@ -25,19 +25,13 @@ class Layout(NamedTuple):
         return count / self.sms
 
 
-def granularity(compute_capability: str) -> tuple[int, int]:
-    """Return the smallest group of multiprocessors that the CUDA driver splits off, and the step above it."""
-    major = int(compute_capability.split(".")[0])
-    return (8, 8) if major >= 9 else (4, 2) if major == 8 else (2, 2)
-
-
 def layouts(device: DeviceSpec) -> tuple[Layout, ...]:
     """Return all layouts of `device`, by prefill's share: one group for prefill, the whole rest for decode.
 
     Raises:
         ValueError: the device has too few multiprocessors for two groups.
     """
-    smallest, step = granularity(device.compute_capability)
+    smallest, step = sm_granularity(device.compute_capability)
     found = tuple(Layout(count, device.sm_count) for count in range(smallest, device.sm_count - smallest + 1, step))
     if not found:
         raise ValueError(f"{device.name}: {device.sm_count} multiprocessors do not make two groups of {smallest}")
