@@ -112,6 +112,7 @@ class Cluster:
     def _begin_compute(self, lane: str, work: Compute, job: Job) -> None:
         pool = self.pool_of(lane)
         job.shape = step_shape(work.chunks)
+        block_size = pool.block_size
         for sequence, tokens in work.chunks:
             assert sequence.lane is None, f"request {sequence.request.request_id} is already on lane {sequence.lane}"
             assert 0 < tokens <= sequence.pending, f"{tokens} tokens of {sequence.pending} pending"
@@ -120,7 +121,7 @@ class Cluster:
                 self.active[sequence.request.request_id] = sequence
                 sequence.pool = pool.name
             assert sequence.pool == pool.name, f"keys and values lie in {sequence.pool}, the lane works on {pool.name}"
-            missing = pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+            missing = -(-(sequence.computed + tokens) // block_size) - len(sequence.blocks)
             if missing > 0:
                 sequence.blocks += pool.allocate(missing)
             sequence.lane = lane
@@ -145,13 +146,14 @@ class Cluster:
         return job
 
     def _finish_compute(self, lane: str, work: Compute, job: Job, stopped: frozenset[int]) -> None:
-        emitted = []
+        ids, emitted = [], []
         for sequence, tokens in work.chunks:
+            request = sequence.request
+            ids.append(request.request_id)
             sequence.lane = None
             sequence.computed += tokens
-            if sequence.pending:
+            if sequence.computed < request.prompt_tokens + sequence.generated:
                 continue
-            request = sequence.request
             sequence.generated += 1
             emitted.append(request.request_id)
             if sequence.generated >= request.output_tokens or request.request_id in stopped:
@@ -159,12 +161,8 @@ class Cluster:
                 self._drop(sequence)
                 self.log.note(self.now_s, "finish", request.request_id)
         assert job.shape is not None
-        ids = tuple(chunk.sequence.request.request_id for chunk in work.chunks)
-        self.log.steps.append(
-            Step(
-                lane, job.start_s, self.now_s, job.scheduler_s, work.share, job.shape, ids, tuple(emitted), job.kv_used
-            )
-        )
+        timing = (job.start_s, self.now_s, job.scheduler_s)
+        self.log.steps.append(Step(lane, *timing, work.share, job.shape, tuple(ids), tuple(emitted), job.kv_used))
 
     def _finish_copy(self, lane: str, work: Copy, job: Job) -> None:
         source, blocks = "", 0

@@ -61,8 +61,8 @@ class BatchBuilder:
     """
 
     def __init__(self, cluster: Cluster, lane: str, limits: Limits) -> None:
-        self.pool = cluster.pool_of(lane)
-        self.free_blocks = self.pool.free
+        pool = cluster.pool_of(lane)
+        self.block_size, self.free_blocks = pool.block_size, pool.free
         self.tokens_left = limits.token_budget
         self.sequences_left = limits.max_sequences
         self.chunks: list[Chunk] = []
@@ -75,11 +75,15 @@ class BatchBuilder:
 
     def add(self, sequence: Sequence) -> bool:
         """Add as many pending tokens of `sequence` as the budget admits; False where they find no blocks."""
-        tokens = min(sequence.pending, self.tokens_left)
-        missing = self.pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
-        if missing > self.free_blocks:
-            return False
+        # Written out, not by properties: simulations spend most of their time here.
+        computed = sequence.computed
+        tokens = sequence.request.prompt_tokens + sequence.generated - computed
+        if tokens > self.tokens_left:
+            tokens = self.tokens_left
+        missing = -(-(computed + tokens) // self.block_size) - len(sequence.blocks)
         if missing > 0:
+            if missing > self.free_blocks:
+                return False
             self.free_blocks -= missing
         self.chunks.append(Chunk(sequence, tokens))
         self.tokens_left -= tokens

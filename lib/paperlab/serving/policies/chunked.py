@@ -22,9 +22,7 @@ class Chunked(Policy):
     def schedule(self, lane: str, cluster: Cluster) -> Decision:
         """Return the next mixed batch."""
         batch = BatchBuilder(cluster, lane, self.limits)
-        running = [sequence for sequence in cluster.active.values() if sequence.lane is None]
-        decoding = [sequence for sequence in running if sequence.decoding]
-        prompts = [sequence for sequence in running if not sequence.decoding]
+        decoding, prompts = idle(cluster)
         add_decodes(batch, decoding, prompts)
         for sequence in self.order(prompts, cluster):
             if batch.full or sequence in batch.preempted:
@@ -71,13 +69,23 @@ class ShortestPromptFirst(Chunked):
         return sorted([*started, *cluster.waiting], key=score)
 
 
+def idle(cluster: Cluster) -> tuple[list[Sequence], list[Sequence]]:
+    """Return the sequences with device memory that are not in flight: those that decode, and unfinished prompts."""
+    decoding: list[Sequence] = []
+    prompts: list[Sequence] = []
+    for sequence in cluster.active.values():
+        if sequence.lane is None:
+            (decoding if sequence.decoding else prompts).append(sequence)
+    return decoding, prompts
+
+
 def add_decodes(batch: BatchBuilder, decoding: list[Sequence], expendable: list[Sequence]) -> None:
     """Add one token of each of `decoding`; where blocks run out, pre-empt from the end of `decoding + expendable`."""
     line = [*decoding, *expendable]
-    index = 0
-    while index < min(len(line), len(decoding)) and not batch.full:
-        if not batch.add(line[index]):
+    for index, sequence in enumerate(decoding[: min(batch.tokens_left, batch.sequences_left)]):
+        if index >= len(line):
+            return  # the rest has been pre-empted
+        if not batch.add(sequence):
             victims = line[index:]
-            batch.add_preempting(line[index], victims)
+            batch.add_preempting(sequence, victims)
             del line[index + len(victims) :]
-        index += 1

@@ -7,7 +7,7 @@ option adds the running decodes to each chunk. RadixAttention is left out: the w
 from __future__ import annotations
 
 from paperlab.serving.cluster import Cluster
-from paperlab.serving.policies.chunked import add_decodes
+from paperlab.serving.policies.chunked import add_decodes, idle
 from paperlab.serving.policy import BatchBuilder, Policy, register
 from paperlab.serving.request import Sequence
 from paperlab.serving.work import Decision
@@ -22,9 +22,7 @@ class PrefillFirst(Policy):
 
     def schedule(self, lane: str, cluster: Cluster) -> Decision:
         """Return a batch of prompts where there is one, else a batch of decodes."""
-        running = [sequence for sequence in cluster.active.values() if sequence.lane is None]
-        decoding = [sequence for sequence in running if sequence.decoding]
-        prompts = [sequence for sequence in running if not sequence.decoding]
+        decoding, prompts = idle(cluster)
         batch = BatchBuilder(cluster, lane, self.limits)
         self._add_prompts(batch, [*prompts, *cluster.waiting], len(decoding))
         if batch.chunks and self.mixed:
