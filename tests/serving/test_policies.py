@@ -165,36 +165,60 @@ def test_prompts_first_never_mixes_unless_asked():
         waiting -= set(step.emitted)
 
 
-def test_skip_join_places_by_prefill_time_and_quanta_sink():
-    policy = make_policy("fastserve-like", quantum_s=0.01, levels=4)
-    policy.bind(doubles.setup())
-    cluster = doubles.cluster(1000, 16, policy.lanes, host=10)
-    short, long = (cluster.arrive(request) for request in doubles.requests((10, 500), (5000, 5)))
-    assert policy.level(short, 0.0) == 0
-    assert policy.level(long, 0.0) > 0
-    levels = []
+def test_skip_join_places_by_prefill_time():
+    policy = make_policy("fastserve-like", quantum_s=0.1, levels=4, prefill_s_per_token=1e-3)
+    levels = [policy.queue.entry_level(tokens) for tokens in (1, 100, 101, 200, 201, 400, 401, 10**6)]
+    assert levels == [0, 0, 1, 1, 2, 2, 3, 3]
+    estimated = make_policy("fastserve-like")
+    estimated.bind(doubles.setup())
+    assert estimated.queue.entry_level(10) == 0 < estimated.queue.entry_level(100_000)
+
+
+def levels_over_time(policy, requests, **options):
+    """Serve and return (time, request, level) as each decision finds them."""
+    found = []
 
     def watch(policy, cluster):
         original = policy.schedule
 
         def noting(lane, seen):
             decision = original(lane, seen)
-            levels.extend(policy.level(item, seen.now_s) for item in seen.active.values())
+            line = list(policy.queue.line())
+            assert {s.request.request_id for s in line} == {
+                s.request.request_id for s in [*seen.waiting, *seen.active.values(), *seen.parked.values()]
+            }
+            assert [policy.queue.level(s) for s in line] == sorted(policy.queue.level(s) for s in line)
+            found.extend((seen.now_s, s.request.request_id, policy.queue.level(s)) for s in line)
             return decision
 
         policy.schedule = noting
 
-    serve(make_policy("fastserve-like", quantum_s=0.01, levels=4), doubles.requests((10, 500)), watch=watch)
+    return serve(policy, requests, watch=watch, **options), found
+
+
+def test_quanta_double_and_requests_sink():
+    policy = make_policy("fastserve-like", quantum_s=0.01, levels=4)
+    log, found = levels_over_time(policy, doubles.requests((10, 500)))
+    levels = [level for _, _, level in found]
     assert levels == sorted(levels)
-    assert set(levels) == {0, 1, 2, 3}
+    entered = {level: min(time for time, _, seen in found if seen == level) for level in range(4)}
+    step_s = max(step.end_s - step.start_s for step in log.steps)
+    for level, quantum_s in ((0, 0.01), (1, 0.02), (2, 0.04)):
+        assert quantum_s <= entered[level + 1] - entered[level] < quantum_s + step_s
 
 
 def test_starved_requests_rise():
-    policy = make_policy("fastserve-like", quantum_s=0.001, starvation_s=1.0)
-    policy.bind(doubles.setup())
-    sequence = doubles.cluster(1000, 16).arrive(Request(0, 0.0, 9000, 5))
-    assert policy.level(sequence, 0.5) > 0
-    assert policy.level(sequence, 1.5) == 0
+    """A long prompt behind a stream of short ones is served long before they end."""
+    requests = [Request(0, 0.0, 4000, 2), *(Request(index, 0.01 * index, 200, 30) for index in range(1, 200))]
+    first_s = {}
+    for starvation_s in (0.3, 1e6):
+        options = {"quantum_s": 0.02, "starvation_s": starvation_s, "prefill_s_per_token": 1e-4}
+        policy = make_policy("fastserve-like", limits=Limits(256, 8), **options)
+        log, found = levels_over_time(policy, requests)
+        first_s[starvation_s] = log.per_request().set_index("request_id").ttft_s[0]
+        risen = any(level == 0 for _, request_id, level in found if request_id == 0)
+        assert risen == (starvation_s < 1)
+    assert first_s[0.3] < first_s[1e6]
 
 
 def test_low_priorities_are_swapped_out_and_come_back():

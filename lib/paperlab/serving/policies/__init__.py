@@ -2,7 +2,7 @@
 
 vllm-like, spf-chunked       chunked.py        one lane, mixed batches
 sglang-like, sglang-mixed    prefill_first.py  one lane, prompts first
-fastserve-like               fastserve.py      one lane and swapping
+fastserve-like               fastserve.py      one lane and swapping; its queue in feedback_queue.py
 vllm-pd-like                 disaggregated.py  two devices and a link
 """
 

@@ -69,7 +69,8 @@ class Disaggregated(Policy):
             return IDLE
         pool = cluster.pools[PEER_DEVICE]
         growth = sum(item.pool == PEER_DEVICE for item in cluster.active.values())
-        free, sent = pool.free - growth, []
+        free = pool.free - growth
+        sent: list[Sequence] = []
         for sequence in ready[: self.batch]:
             if len(sequence.blocks) + 1 > free and (growth or sent or len(sequence.blocks) > pool.free):
                 break
