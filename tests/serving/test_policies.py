@@ -66,9 +66,8 @@ def test_everything_ends_within_the_caps_whatever_the_memory(name, sizes, blocks
     emitted = [request_id for step in log.steps for request_id in step.emitted]
     for request in requests:
         assert emitted.count(request.request_id) == request.output_tokens
-    on_top = cap if name == "sglang-mixed" else 0  # its decodes come on top of the prompts' budget
     for step in log.steps:
-        assert step.shape.tokens <= budget + on_top
+        assert step.shape.tokens <= budget
         assert len(step.requests) <= cap
 
 
@@ -163,6 +162,15 @@ def test_prompts_first_never_mixes_unless_asked():
         if step.shape.kind == "decode":
             assert not any(requests[item].arrival_s < step.start_s for item in waiting)
         waiting -= set(step.emitted)
+
+
+def test_a_reserve_for_decodes_spares_preemptions():
+    requests = doubles.requests(*[(100, 60)] * 12)
+    lost = []
+    for ahead_tokens in (1, 64):
+        log = serve(make_policy("sglang-like", ahead_tokens=ahead_tokens), requests, blocks=40)
+        lost.append(sum(note.kind == "preempt" for note in log.notes))
+    assert lost[0] > lost[1] == 0
 
 
 def test_skip_join_places_by_prefill_time():
@@ -263,6 +271,7 @@ def test_a_full_transfer_buffer_evicts_and_recomputes():
     ("name", "option", "message"),
     [
         ("fastserve-like", {"quantum_s": 0.0}, "quantum_s is 0.0"),
+        ("sglang-like", {"ahead_tokens": 0}, "ahead_tokens is 0"),
         ("fastserve-like", {"watermark": 1.0}, "watermark is 1.0"),
         ("spf-chunked", {"gamma_tokens_per_s": -1.0}, "gamma_tokens_per_s is -1.0"),
         ("vllm-pd-like", {"buffer_bytes": 0.0}, "buffer_bytes is 0.0"),
