@@ -12,10 +12,11 @@ From the paper's parts to files:
     constants (§5) and what the paper leaves open    settings.py
     tables and figures                               experiments.py, plots.py, serving_plots.py, from studies
     how much of them a profile runs                  config.py
-    the notebook's exercises                         exercises.py
+    the notebook's exercises, panel                  exercises.py, what_if.py
 """
 
 from paperlab.nexus.belief import Belief, Curve, published_belief
+from paperlab.nexus.config import Config
 from paperlab.nexus.cost_model import CoRun, CostModel
 from paperlab.nexus.layouts import Layout, layouts
 from paperlab.nexus.policy import ControlRecord, Nexus
@@ -26,6 +27,7 @@ from paperlab.nexus.settings import Settings
 __all__ = [
     "Belief",
     "CoRun",
+    "Config",
     "ControlRecord",
     "CostModel",
     "Curve",

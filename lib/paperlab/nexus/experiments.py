@@ -5,11 +5,24 @@ from __future__ import annotations
 import pandas as pd
 
 from paperlab.nexus.config import Config
-from paperlab.nexus.studies import offline_study, operators_study, serving_study
+from paperlab.nexus.studies import (
+    consistency,
+    contention_study,
+    engine_study,
+    inversion,
+    offline_study,
+    operators_study,
+    saturation_study,
+    serving_study,
+    sweeps,
+    switching,
+)
 from paperlab.nexus.studies.serving_study import ARXIV, LARGE, LDC, MIXED
 from paperlab.serving import workload
+from paperlab.serving.grid import Cell
 
 SIMULATED, ANALYTIC, CPU = "simulated", "analytic", "measured-cpu"
+ENGINE_RATE = 8.0  # requests per second of the small model
 MOTIVATION_RATE = 2.5  # requests per second of the motivation experiments (§3)
 
 
@@ -37,9 +50,65 @@ def figure_4b(config: Config) -> pd.DataFrame:
     return operators_study.typical_batches(config.requests, config.seeds[0]).assign(evidence=SIMULATED)
 
 
+def figure_5(config: Config) -> pd.DataFrame:
+    """Forecast latency against the share of multiprocessors, whole phases and operators, for both curve families.
+
+    The curves are fitted to what §3.2 states, so this shows the fit and not an independent result.
+    """
+    return saturation_study.share_table().assign(evidence=ANALYTIC)
+
+
+def table_fit(config: Config) -> pd.DataFrame:
+    """What §3.2 states about latency and share, and the fit to it: inputs, not findings."""
+    return saturation_study.fit_table().assign(evidence=ANALYTIC)
+
+
+def figure_6a(config: Config) -> pd.DataFrame:
+    """Forecast decode latency beside a prefill chunk, against the tokens it attends to, by form of contention."""
+    return contention_study.by_prefill_context().assign(evidence=ANALYTIC)
+
+
 def figure_6b(config: Config) -> pd.DataFrame:
     """Stored tokens that the prefill lane attends to over time, in a Nexus run of the motivation workload."""
     return operators_study.prefill_context(config.requests, config.seeds[0]).assign(evidence=SIMULATED)
+
+
+def exhibit_control(config: Config) -> pd.DataFrame:
+    """Every look of the control at the split in a run of the motivation workload: target, R_p, evaluations."""
+    return operators_study.control_records(config.sweep_requests, config.seeds[0]).assign(evidence=SIMULATED)
+
+
+def table_priorities(config: Config) -> pd.DataFrame:
+    """Prefill's share under each objective over slacks: where the two priorities change places (§4.1.2)."""
+    return inversion.splits().assign(evidence=ANALYTIC)
+
+
+def table_checks(config: Config) -> pd.DataFrame:
+    """The paper against itself: numbers, formulas and listings where its text says something about them."""
+    return consistency.checks()
+
+
+def figure_8(config: Config) -> pd.DataFrame:
+    """The two seconds of a busy run with the most switches, both lanes, under each switching mechanism."""
+    logs = switching.runs(_busy(config))
+    start_s = switching.busiest(logs["(b) asynchronous"], seconds=2.0)
+    return switching.timeline(logs, start_s, start_s + 2.0).assign(evidence=SIMULATED)
+
+
+def table_switching(config: Config) -> pd.DataFrame:
+    """What each switching mechanism costs over the whole run."""
+    return switching.comparison(switching.runs(_busy(config))).assign(evidence=SIMULATED)
+
+
+def _busy(config: Config) -> Cell:
+    return LDC.cell("nexus", MOTIVATION_RATE, config.sweep_requests, config.seeds[0])
+
+
+def exhibit_sweeps(config: Config) -> pd.DataFrame:
+    """One sweep for each constant and each point that the paper leaves open, on LDC near saturation."""
+    cell = LDC.cell("nexus", 2.0, config.sweep_requests, config.seeds[0])
+    tables = [sweeps.sweep(name, cell, config.seeds[:1]) for name in sweeps.SWEEPS]
+    return pd.concat(tables, ignore_index=True).assign(evidence=SIMULATED)
 
 
 def figure_9(config: Config) -> pd.DataFrame:
@@ -98,3 +167,18 @@ def table_throughput(config: Config, grid: pd.DataFrame) -> pd.DataFrame:
 def table_gains(config: Config, grid: pd.DataFrame) -> pd.DataFrame:
     """How many times larger the other systems' latencies are than Nexus's, at every point of a grid."""
     return serving_study.latency_gains(grid).assign(evidence=SIMULATED)
+
+
+def exhibit_engine(config: Config) -> pd.DataFrame:
+    """Metrics of real runs of a small model on this machine, by system, with the scheduler's cost."""
+    found = engine_study.logs(config.engine_requests, config.engine_layers, config.seeds[0], ENGINE_RATE)
+    table = engine_study.summaries(found).merge(engine_study.overhead(found), on="system")
+    return table.assign(evidence=CPU)
+
+
+def table_engine_iterations(config: Config) -> pd.DataFrame:
+    """Iterations of such a run of the vLLM-like baseline by kind: Figure 4a on a CPU."""
+    found = engine_study.logs(
+        config.engine_requests, config.engine_layers, config.seeds[0], ENGINE_RATE, ("vllm-like",)
+    )
+    return engine_study.iteration_kinds(found).assign(evidence=CPU)

@@ -1,33 +1,43 @@
-"""The drawing of each exhibit, under the name of the function in `experiments` that makes its table."""
+"""The drawing of each exhibit, under the name of the function in `experiments` that makes its table.
+
+Here single iterations and the mechanism; whole systems under load are drawn in `serving_plots` and found here too.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-NAMES = {
-    "vllm-like": "vLLM-like",
-    "spf-chunked": "vLLM-like + SPF",
-    "sglang-like": "SGLang-like",
-    "fastserve-like": "FastServe-like",
-    "vllm-pd-like": "vLLM-P/D-like (2 GPUs)",
-    "nexus": "Nexus",
-}
-_ORDER = list(NAMES.values())
-_PALETTE = dict(zip(_ORDER, sns.color_palette("colorblind", len(_ORDER)), strict=True))
-_METRICS = {
-    "normalized_latency_mean_s": "normalized latency,\nmean (s/token)",
-    "normalized_latency_p95_s": "normalized latency,\nP95 (s/token)",
-    "ttft_mean_s": "TTFT, mean (s)",
-    "ttft_p95_s": "TTFT, P95 (s)",
-    "tbt_mean_s": "TBT, mean (s)",
-    "tbt_p95_s": "TBT, P95 (s)",
-}
+from paperlab.nexus.serving_plots import (
+    exhibit_controls,
+    exhibit_penalties,
+    exhibit_sweeps,
+    figure_9,
+    figure_10,
+    figure_11,
+    figure_12,
+    figure_13,
+)
+
+__all__ = [
+    "exhibit_controls",
+    "exhibit_penalties",
+    "exhibit_sweeps",
+    "figure_2",
+    "figure_4a",
+    "figure_4b",
+    "figure_5",
+    "figure_6a",
+    "figure_6b",
+    "figure_8",
+    "figure_9",
+    "figure_10",
+    "figure_11",
+    "figure_12",
+    "figure_13",
+]
 
 
 def figure_2(table: pd.DataFrame) -> Figure:
@@ -36,6 +46,7 @@ def figure_2(table: pd.DataFrame) -> Figure:
     shown = table.assign(operator=table.operator.str.replace("_", " "))
     sns.scatterplot(shown, x="flops_per_byte", y="operator", hue="phase", style="phase", s=90, ax=axes)
     axes.axvline(table.ridge.iloc[0], color="0.4", linestyle="--", linewidth=1)
+    axes.legend(title=None, loc="upper left")
     axes.text(table.ridge.iloc[0] * 1.1, -0.4, "ridge of the L20", fontsize=8, color="0.4")
     axes.set(
         xscale="log", xlabel="FLOPs per byte (Qwen2.5-3B: a chunk of 2,048 tokens; 32 sequences decoding)", ylabel=""
@@ -68,6 +79,40 @@ def figure_4b(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def figure_5(table: pd.DataFrame) -> Figure:
+    """Normalized latency by phase beside the ideal 1/share, then each phase's operators; the slope family."""
+    shown = table[table.family == "slope"]
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    whole = shown[(shown.operator == "all") & (shown.share >= 0.2)]
+    sns.lineplot(whole, x="share", y="normalized", hue="phase", style="phase", markers=True, dashes=False, ax=panels[0])
+    shares = whole.share.drop_duplicates()
+    panels[0].plot(shares, 1 / shares, color="0.5", linestyle="--", label="ideal, 1/share")
+    panels[0].set(xlabel="share of multiprocessors", ylabel="latency over the whole device's")
+    panels[0].legend(title=None)
+    for axes, phase in zip(panels[1:], ("prefill", "decode"), strict=True):
+        part = shown[(shown.phase == phase) & (shown.operator != "all") & (shown.share >= 0.2)]
+        part = part.assign(operator=part.operator.str.replace("_", " "), milliseconds=1e3 * part.latency_s)
+        sns.lineplot(part, x="share", y="milliseconds", hue="operator", ax=axes)
+        axes.set(title=phase, xlabel="share of multiprocessors", ylabel="forecast (ms)")
+        axes.legend(title=None, fontsize=8)
+    return figure
+
+
+def figure_6a(table: pd.DataFrame) -> Figure:
+    """Decode's forecast beside prefill, by form of contention, and the part of the bandwidth left to it."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    shown = table.assign(milliseconds=1e3 * table.latency_s)
+    sns.lineplot(shown, x="prefill_context", y="milliseconds", hue="contention", style="contention", ax=panels[0])
+    sns.lineplot(
+        shown, x="prefill_context", y="bandwidth", hue="contention", style="contention", ax=panels[1], legend=False
+    )
+    panels[0].set(xlabel="stored tokens of the prefill chunk beside it", ylabel="decode iteration (ms)", ylim=(0, None))
+    panels[1].set(
+        xlabel="stored tokens of the prefill chunk beside it", ylabel="share of bandwidth left", ylim=(0, 1.05)
+    )
+    return figure
+
+
 def figure_6b(table: pd.DataFrame) -> Figure:
     """Stored tokens that each prefill iteration attends to, over time."""
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
@@ -76,153 +121,34 @@ def figure_6b(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def figure_9(table: pd.DataFrame) -> Figure:
-    """A row per workload, a column per metric, a line per system; bands span the seeds."""
-    return _against_rate(table, list(_METRICS), _named(table))
-
-
-def figure_10(table: pd.DataFrame) -> Figure:
-    """The same for the large model on two devices, means above and 95th percentiles below."""
-    figure, panels = plt.subplots(2, 3, figsize=(11, 5.6), sharex=True, layout="constrained")
-    for row, kind in enumerate(("mean", "p95")):
-        for axes, metric in zip(panels[row], ("normalized_latency", "ttft", "tbt"), strict=True):
-            _lines(axes, table, f"{metric}_{kind}_s", _named(table))
-    _shared_legend(figure, panels.flat)
+def exhibit_control(table: pd.DataFrame) -> Figure:
+    """R_p as searched and as applied over time above, the cost model's evaluations per search below."""
+    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.6), sharex=True, layout="constrained")
+    above.plot(table.time_s, table.searched_percent, ".", markersize=2, color="0.6", label="searched")
+    above.step(table.time_s, table.layout_percent, where="post", linewidth=1, label="in force")
+    above.set(ylabel="prefill's share (%)", ylim=(0, 100))
+    above.legend(loc="lower right", ncols=2)
+    below.plot(table.time_s, table.evaluations, ".", markersize=2)
+    below.set(xlabel="time (s)", ylabel="evaluations per search", yscale="log")
     return figure
 
 
-def figure_11(table: pd.DataFrame) -> Figure:
-    """Makespan by number of jobs and system; hatched bars timed out with jobs left."""
-    shown = table.assign(name=_named(table))
-    scenarios = list(shown.scenario.unique())
+def figure_8(table: pd.DataFrame) -> Figure:
+    """Both lanes under each mechanism; a bar's height is the share of the device that its iteration holds."""
+    mechanisms = list(table.mechanism.unique())
     figure, panels = plt.subplots(
-        1, len(scenarios), figsize=(5.2 * len(scenarios), 3.8), squeeze=False, layout="constrained"
+        len(mechanisms), 1, figsize=(11, 1.9 * len(mechanisms)), sharex=True, layout="constrained"
     )
-    for axes, scenario in zip(panels[0], scenarios, strict=True):
-        part = shown[shown.scenario == scenario]
-        sns.barplot(
-            part, x="jobs", y="makespan_s", hue="name", palette=_PALETTE, hue_order=_present(part.name), ax=axes
-        )
-        for container, name in zip(axes.containers, _present(part.name), strict=True):
-            late = part[part.name == name].timed_out.to_numpy()
-            for bar, timed_out in zip(container, late, strict=False):
-                bar.set_hatch("xx" if timed_out else "")
-        axes.set(title=scenario, xlabel="jobs, all there at time 0", ylabel="makespan (s)")
-    _shared_legend(figure, panels[0])
+    colors = {"prefill": "#0173b2", "decode": "#de8f05"}
+    for axes, mechanism in zip(panels, mechanisms, strict=True):
+        for row in table[table.mechanism == mechanism].itertuples():
+            low = 0.0 if row.lane == "decode" else 1.1
+            span = [(row.start_s, row.end_s - row.start_s)]
+            axes.broken_barh(span, (low, row.share), facecolor=colors[row.lane], edgecolor="white", linewidth=0.4)
+        axes.set_yticks([0.5, 1.6], ["decode", "prefill"])
+        axes.set(title=mechanism, ylim=(0, 2.15))
+        axes.title.set_horizontalalignment("left")
+        axes.title.set_x(0.0)
+        axes.grid(visible=False)
+    panels[-1].set_xlabel("time (s); full height is the whole device")
     return figure
-
-
-def figure_12(table: pd.DataFrame) -> Figure:
-    """Normalized latency stacked by stage, a panel per workload and rate."""
-    keys = ["scenario", "rate_per_s"]
-    groups = list(table.groupby(keys, sort=False))
-    columns = 2
-    rows = -(-len(groups) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(10, 2.4 * rows), squeeze=False, layout="constrained")
-    for axes, ((scenario, rate), part) in zip(panels.flat, groups, strict=False):
-        wide = part.assign(name=_named(part)).pivot_table(index="name", columns="stage", values="seconds_per_token")
-        wide = wide.reindex(_present(wide.index))[["execution", "scheduler", "waiting"]]
-        wide.plot.barh(stacked=True, ax=axes, legend=False, width=0.7, color=["#0173b2", "#de8f05", "#949494"])
-        axes.set(title=f"{scenario}, {rate:g} requests/s", xlabel="seconds per output token", ylabel="")
-        axes.invert_yaxis()
-    for axes in list(panels.flat)[len(groups) :]:
-        axes.set_visible(False)
-    _shared_legend(figure, panels.flat)
-    return figure
-
-
-def figure_13(table: pd.DataFrame) -> Figure:
-    """Mean TTFT and TBT against the rate for the four arms of the ablation."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for axes, metric in zip(panels, ("ttft_mean_s", "tbt_mean_s"), strict=True):
-        sns.lineplot(
-            table,
-            x="rate_per_s",
-            y=metric,
-            hue="arm",
-            style="arm",
-            markers=True,
-            dashes=False,
-            ax=axes,
-            errorbar=("pi", 100),
-        )
-        axes.set(xlabel="requests per second", ylabel=_METRICS[metric])
-    _shared_legend(figure, panels)
-    return figure
-
-
-def exhibit_controls(table: pd.DataFrame) -> Figure:
-    """Mean TTFT and TBT of the controls at each rate, on logarithmic scales."""
-    scenarios = list(table.scenario.unique())
-    figure, panels = plt.subplots(
-        len(scenarios), 2, figsize=(11, 3.4 * len(scenarios)), squeeze=False, layout="constrained"
-    )
-    for row, scenario in zip(panels, scenarios, strict=True):
-        part = table[table.scenario == scenario]
-        for axes, metric in zip(row, ("ttft_mean_s", "tbt_mean_s"), strict=True):
-            sns.pointplot(
-                part, x=metric, y="arm", hue="rate_per_s", ax=axes, linestyle="none", palette="viridis",
-                errorbar=("pi", 100), legend=metric == "tbt_mean_s",
-            )  # fmt: skip
-            axes.set(xscale="log", title=scenario, xlabel=_METRICS[metric], ylabel="")
-        row[1].tick_params(labelleft=False)
-        row[1].legend(title="requests/s", fontsize=8)
-    return figure
-
-
-def exhibit_penalties(table: pd.DataFrame) -> Figure:
-    """Mean normalized latency against the rate; a panel per penalty and factor."""
-    panels_of = list(table.groupby(["penalty", "factor"], sort=False))
-    columns = table.factor.nunique()
-    rows = -(-len(panels_of) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(3.6 * columns, 3 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
-    )
-    for axes, ((penalty, factor), part) in zip(panels.flat, panels_of, strict=False):
-        _lines(axes, part, "normalized_latency_mean_s", _named(part))
-        axes.set(title=f"{penalty}: x{factor:g}", yscale="log")
-    _shared_legend(figure, panels.flat)
-    return figure
-
-
-def _against_rate(table: pd.DataFrame, metrics: Sequence[str], names: pd.Series) -> Figure:
-    scenarios = list(table.scenario.unique())
-    size = (2.9 * len(metrics), 2.7 * len(scenarios) + 0.4)
-    figure, panels = plt.subplots(len(scenarios), len(metrics), figsize=size, squeeze=False, layout="constrained")
-    for row, scenario in zip(panels, scenarios, strict=True):
-        part = table[table.scenario == scenario]
-        for axes, metric in zip(row, metrics, strict=True):
-            _lines(axes, part, metric, names[part.index])
-        row[0].set_title(scenario, loc="left", fontsize=10)
-    _shared_legend(figure, panels.flat)
-    return figure
-
-
-def _lines(axes: Axes, table: pd.DataFrame, metric: str, names: pd.Series) -> None:
-    sns.lineplot(
-        table.assign(name=names), x="rate_per_s", y=metric, hue="name", style="name", palette=_PALETTE, markers=True,
-        dashes=False, hue_order=_present(names), style_order=_ORDER, errorbar=("pi", 100), ax=axes,
-    )  # fmt: skip
-    axes.set(xlabel="requests per second", ylabel=_METRICS[metric])
-    axes.set_ylim(bottom=0)
-
-
-def _named(table: pd.DataFrame) -> pd.Series:
-    return table.system.map(NAMES)
-
-
-def _present(names: pd.Series | pd.Index) -> list[str]:
-    return [name for name in _ORDER if name in set(names)]
-
-
-def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below all panels in place of one in each."""
-    handles, labels = [], []
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            if label not in labels:
-                handles.append(handle)
-                labels.append(label)
-        if axes.get_legend() is not None:
-            axes.get_legend().remove()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))

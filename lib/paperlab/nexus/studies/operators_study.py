@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from paperlab.hardware import Roofline, device
+from paperlab.nexus.policy import Nexus
 from paperlab.nexus.studies.serving_study import DEVICE, LDC, with_constants
-from paperlab.serving import metrics
+from paperlab.serving import make_policy, metrics, simulate, workload
 from paperlab.serving.cost import ModelCost
 from paperlab.serving.deployment import deployment
 from paperlab.serving.events import EventLog
@@ -74,3 +75,17 @@ def prefill_context(requests: int, seed: int) -> pd.DataFrame:
     steps = [step for step in log.steps if step.lane == "prefill"]
     stored = np.array([step.shape.prefill_context for step in steps])
     return pd.DataFrame({"time_s": [step.start_s for step in steps], "stored_tokens": stored})
+
+
+def control_records(requests: int, seed: int) -> pd.DataFrame:
+    """Return every look of the control at the split in a Nexus run: the columns of `policy.ControlRecord`."""
+    policy = make_policy("nexus")
+    assert isinstance(policy, Nexus)
+    simulate(policy, model=LDC.model, device=DEVICE, workload=workload(LDC.lengths, RATE_PER_S, requests, seed))
+    return pd.DataFrame(policy.records)
+
+
+def linear_kernels(table: pd.DataFrame) -> float:
+    """Return the largest ratio of a linear operator's time, mixed over decode-only, in `typical_batches` (§3.1)."""
+    wide = table.pivot(index="operator", columns="kind", values="seconds").loc[["qkv", "out", "ffn"]]
+    return float((wide["mixed"] / wide["decode"]).max())

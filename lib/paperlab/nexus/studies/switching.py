@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from paperlab.serving.events import EventLog
@@ -33,6 +34,15 @@ def timeline(logs: dict[str, EventLog], start_s: float, end_s: float) -> pd.Data
         if step.end_s > start_s and step.start_s < end_s
     ]
     return pd.DataFrame(rows, columns=["mechanism", "lane", "start_s", "end_s", "share"])
+
+
+def busiest(log: EventLog, seconds: float) -> float:
+    """Return the start of the stretch of that length with the most layout switches."""
+    times = np.array([note.time_s for note in log.notes if note.kind == "layout"])
+    if not len(times):
+        return 0.0
+    count = np.searchsorted(times, times + seconds) - np.arange(len(times))
+    return max(0.0, float(times[np.argmax(count)]) - 0.1)
 
 
 def comparison(logs: dict[str, EventLog]) -> pd.DataFrame:

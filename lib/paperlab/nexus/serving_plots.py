@@ -1,0 +1,200 @@
+"""Drawings of whole systems under load; `plots` offers them beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+NAMES = {
+    "vllm-like": "vLLM-like",
+    "spf-chunked": "vLLM-like + SPF",
+    "sglang-like": "SGLang-like",
+    "fastserve-like": "FastServe-like",
+    "vllm-pd-like": "vLLM-P/D-like (2 GPUs)",
+    "nexus": "Nexus",
+}
+_ORDER = list(NAMES.values())
+_PALETTE = dict(zip(_ORDER, sns.color_palette("colorblind", len(_ORDER)), strict=True))
+_METRICS = {
+    "normalized_latency_mean_s": "normalized latency,\nmean (s/token)",
+    "normalized_latency_p95_s": "normalized latency,\nP95 (s/token)",
+    "ttft_mean_s": "TTFT, mean (s)",
+    "ttft_p95_s": "TTFT, P95 (s)",
+    "tbt_mean_s": "TBT, mean (s)",
+    "tbt_p95_s": "TBT, P95 (s)",
+}
+
+
+def figure_9(table: pd.DataFrame) -> Figure:
+    """A row per workload, a column per metric, a line per system; bands span the seeds."""
+    return _against_rate(table, list(_METRICS), _named(table))
+
+
+def figure_10(table: pd.DataFrame) -> Figure:
+    """The same for the large model on two devices, means above and 95th percentiles below."""
+    figure, panels = plt.subplots(2, 3, figsize=(11, 5.6), sharex=True, layout="constrained")
+    for row, kind in enumerate(("mean", "p95")):
+        for axes, metric in zip(panels[row], ("normalized_latency", "ttft", "tbt"), strict=True):
+            _lines(axes, table, f"{metric}_{kind}_s", _named(table))
+    _shared_legend(figure, panels.flat)
+    return figure
+
+
+def figure_11(table: pd.DataFrame) -> Figure:
+    """Makespan by number of jobs and system; hatched bars timed out with jobs left."""
+    shown = table.assign(name=_named(table))
+    scenarios = list(shown.scenario.unique())
+    figure, panels = plt.subplots(
+        1, len(scenarios), figsize=(5.2 * len(scenarios), 3.8), squeeze=False, layout="constrained"
+    )
+    for axes, scenario in zip(panels[0], scenarios, strict=True):
+        part = shown[shown.scenario == scenario]
+        sns.barplot(
+            part, x="jobs", y="makespan_s", hue="name", palette=_PALETTE, hue_order=_present(part.name), ax=axes
+        )
+        for container, name in zip(axes.containers, _present(part.name), strict=True):
+            late = part[part.name == name].timed_out.to_numpy()
+            for bar, timed_out in zip(container, late, strict=False):
+                bar.set_hatch("xx" if timed_out else "")
+        axes.set(title=scenario, xlabel="jobs, all there at time 0", ylabel="makespan (s)")
+    _shared_legend(figure, panels[0])
+    return figure
+
+
+def figure_12(table: pd.DataFrame) -> Figure:
+    """Normalized latency stacked by stage, a panel per workload and rate."""
+    keys = ["scenario", "rate_per_s"]
+    groups = list(table.groupby(keys, sort=False))
+    columns = 2
+    rows = -(-len(groups) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(10, 2.4 * rows), squeeze=False, layout="constrained")
+    for axes, ((scenario, rate), part) in zip(panels.flat, groups, strict=False):
+        wide = part.assign(name=_named(part)).pivot_table(index="name", columns="stage", values="seconds_per_token")
+        wide = wide.reindex(_present(wide.index))[["execution", "scheduler", "waiting"]]
+        wide.plot.barh(stacked=True, ax=axes, legend=False, width=0.7, color=["#0173b2", "#de8f05", "#949494"])
+        axes.set(title=f"{scenario}, {rate:g} requests/s", xlabel="seconds per output token", ylabel="")
+        axes.invert_yaxis()
+    for axes in list(panels.flat)[len(groups) :]:
+        axes.set_visible(False)
+    _shared_legend(figure, panels.flat)
+    return figure
+
+
+def figure_13(table: pd.DataFrame) -> Figure:
+    """Mean TTFT and TBT against the rate for the four arms of the ablation."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for axes, metric in zip(panels, ("ttft_mean_s", "tbt_mean_s"), strict=True):
+        sns.lineplot(
+            table,
+            x="rate_per_s",
+            y=metric,
+            hue="arm",
+            style="arm",
+            markers=True,
+            dashes=False,
+            ax=axes,
+            errorbar=("pi", 100),
+        )
+        axes.set(xlabel="requests per second", ylabel=_METRICS[metric])
+    _shared_legend(figure, panels)
+    return figure
+
+
+def exhibit_controls(table: pd.DataFrame) -> Figure:
+    """Mean TTFT and TBT of the controls at each rate, on logarithmic scales."""
+    scenarios = list(table.scenario.unique())
+    figure, panels = plt.subplots(
+        len(scenarios), 2, figsize=(11, 3.4 * len(scenarios)), squeeze=False, layout="constrained"
+    )
+    for row, scenario in zip(panels, scenarios, strict=True):
+        part = table[table.scenario == scenario]
+        for axes, metric in zip(row, ("ttft_mean_s", "tbt_mean_s"), strict=True):
+            sns.pointplot(
+                part, x=metric, y="arm", hue="rate_per_s", ax=axes, linestyle="none", palette="viridis",
+                errorbar=("pi", 100), legend=metric == "tbt_mean_s",
+            )  # fmt: skip
+            axes.set(xscale="log", title=scenario, xlabel=_METRICS[metric], ylabel="")
+        row[1].tick_params(labelleft=False)
+        row[1].legend(title="requests/s", fontsize=8)
+    return figure
+
+
+def exhibit_penalties(table: pd.DataFrame) -> Figure:
+    """Mean normalized latency against the rate; a panel per penalty and factor."""
+    panels_of = list(table.groupby(["penalty", "factor"], sort=False))
+    columns = table.factor.nunique()
+    rows = -(-len(panels_of) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 3 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for axes, ((penalty, factor), part) in zip(panels.flat, panels_of, strict=False):
+        _lines(axes, part, "normalized_latency_mean_s", _named(part))
+        axes.set(title=f"{penalty}: x{factor:g}", yscale="log")
+    _shared_legend(figure, panels.flat)
+    return figure
+
+
+def exhibit_sweeps(table: pd.DataFrame) -> Figure:
+    """Mean TTFT and mean TBT of each value, relative to the sweep's first, its default."""
+    shown = table.copy()
+    for metric in ("ttft_mean_s", "tbt_mean_s"):
+        first = shown.groupby("sweep", sort=False)[metric].transform("first")
+        shown[metric] = shown[metric] / first
+    shown["label"] = shown["sweep"] + ": " + shown["value"]
+    long = shown.melt("label", ["ttft_mean_s", "tbt_mean_s"], var_name="metric", value_name="ratio")
+    long["metric"] = long.metric.map({"ttft_mean_s": "mean TTFT", "tbt_mean_s": "mean TBT"})
+    figure, axes = plt.subplots(figsize=(9, 0.24 * shown.label.nunique() + 1), layout="constrained")
+    sns.stripplot(long, x="ratio", y="label", hue="metric", ax=axes, size=6, jitter=False)
+    axes.axvline(1, color="0.5", linewidth=1)
+    axes.set(xscale="log", xlabel="relative to the default (first value of each sweep)", ylabel="")
+    axes.tick_params(axis="y", labelsize=8)
+    axes.legend(title=None)
+    return figure
+
+
+def _against_rate(table: pd.DataFrame, metrics: Sequence[str], names: pd.Series) -> Figure:
+    scenarios = list(table.scenario.unique())
+    size = (2.9 * len(metrics), 2.7 * len(scenarios) + 0.4)
+    figure, panels = plt.subplots(len(scenarios), len(metrics), figsize=size, squeeze=False, layout="constrained")
+    for row, scenario in zip(panels, scenarios, strict=True):
+        part = table[table.scenario == scenario]
+        for axes, metric in zip(row, metrics, strict=True):
+            _lines(axes, part, metric, names[part.index])
+        row[0].set_title(scenario, loc="left", fontsize=10)
+    _shared_legend(figure, panels.flat)
+    return figure
+
+
+def _lines(axes: Axes, table: pd.DataFrame, metric: str, names: pd.Series) -> None:
+    sns.lineplot(
+        table.assign(name=names), x="rate_per_s", y=metric, hue="name", style="name", palette=_PALETTE, markers=True,
+        dashes=False, hue_order=_present(names), style_order=_ORDER, errorbar=("pi", 100), ax=axes,
+    )  # fmt: skip
+    axes.set(xlabel="requests per second", ylabel=_METRICS[metric])
+    axes.set_ylim(bottom=0)
+
+
+def _named(table: pd.DataFrame) -> pd.Series:
+    return table.system.map(NAMES)
+
+
+def _present(names: pd.Series | pd.Index) -> list[str]:
+    return [name for name in _ORDER if name in set(names)]
+
+
+def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One legend below all panels in place of one in each."""
+    handles, labels = [], []
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+        if axes.get_legend() is not None:
+            axes.get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
