@@ -11,8 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 import torch
 
@@ -20,6 +18,7 @@ from paperlab.serving.cluster import Cluster, Job
 from paperlab.serving.engine.memory import KvStore
 from paperlab.serving.engine.runner import Runner
 from paperlab.serving.engine.sampling import Sampler, choose
+from paperlab.serving.engine.streams import Streams
 from paperlab.serving.events import EventLog
 from paperlab.serving.policy import Policy
 from paperlab.serving.request import Request
@@ -27,15 +26,6 @@ from paperlab.serving.simulator import Stalled
 from paperlab.serving.work import Compute, Copy
 
 OnToken = Callable[[int, int], None]
-
-
-class Streams(Protocol):
-    """Where lanes run: `on(lane, share)` enters the lane's stream and has waited for it when it is left."""
-
-    partition: str
-
-    def on(self, lane: str, share: float) -> AbstractContextManager[None]:
-        """Return a context in which the lane's work is issued."""
 
 
 class Executor:

@@ -23,7 +23,7 @@ from paperlab.serving.engine.prompts import per_prompt, to_ids
 from paperlab.serving.engine.resources import load_model, reserve
 from paperlab.serving.engine.runner import Runner
 from paperlab.serving.engine.sampling import Sampler, Sampling
-from paperlab.serving.engine.streams import CpuStreams
+from paperlab.serving.engine.streams import CpuStreams, CudaStreams, Sharing, Streams
 from paperlab.serving.events import EventLog
 from paperlab.serving.kv import BlockPool
 from paperlab.serving.policy import Policy, make_policy
@@ -51,6 +51,7 @@ class LLM:
         device: str | torch.device | None = None,
         seed: int = 0,
         deployment: Deployment | None = None,
+        sharing: Sharing = "green",
     ) -> None:
         """Load the model and reserve its pools.
 
@@ -64,11 +65,14 @@ class LLM:
             device: default CUDA where there is one.
             seed: of random weights, random prompts and of requests that bring no seed of their own.
             deployment: what the policy is told of the machine; default: found out, or measured on a CPU.
+            sharing: how lanes share a GPU: a real partition by green contexts, or `unpartitioned`, which the log's
+                `partition` then says. Lanes on a CPU are never partitioned, and the log says so too.
 
         Raises:
             ValueError: a bad checkpoint, an unknown name, a size below 1.
+            PartitionError: lanes share a GPU that cannot be divided.
         """
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.seed, self.block_size = seed, block_size
         self.policy = make_policy(policy) if isinstance(policy, str) else policy
@@ -78,7 +82,11 @@ class LLM:
         self._stores = reserve(
             self.policy.lanes, self.shape, block_size, self.dtype, self.device, kv_blocks, host_blocks
         )
-        self._streams = CpuStreams()
+        self._streams: Streams = (
+            CudaStreams(self.policy.lanes, self.device, sharing)
+            if self.device.type == "cuda"
+            else CpuStreams(self.policy.lanes)
+        )
         self._busy = threading.Lock()
         self.log = EventLog()
 
@@ -220,3 +228,10 @@ class LLM:
             "partition": self._streams.partition,
             "evidence": "measured-gpu" if on_cuda else "measured-cpu",
         }
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

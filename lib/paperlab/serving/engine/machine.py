@@ -29,7 +29,7 @@ def this_deployment(
         spec = device(torch.cuda.get_device_name(on))
         known, name = constants(spec.name), _NAMES[dtype]
     else:
-        spec, known, name = _cpu(), _CPU_CONSTANTS, "fp32"
+        spec, known, name = processor(), _CPU_CONSTANTS, "fp32"
     tokens = kv_blocks * block_size
     return Deployment(shape, spec, known, dtype=name, limits=limits, block_size=block_size, kv_tokens=tokens)
 
@@ -43,7 +43,8 @@ _CPU_CONSTANTS = DeviceConstants(
 
 
 @cache
-def _cpu() -> DeviceSpec:
+def processor() -> DeviceSpec:
+    """Return this CPU as a device: rates measured once per process, placeholders where a CPU has no such figure."""
     machine, roofline = this_machine(), measure_cpu()
     return DeviceSpec(
         name=machine.cpu,
