@@ -41,10 +41,20 @@ class CostModel:
         self.cost, self.belief, self.contention = cost, belief, contention
         self._flops_per_s = device.peak(cost.dtype)
         self.bandwidth_Bps = device.bandwidth_Bps * belief.memory_efficiency
+        # A prefill batch is looked at once per decode iteration beside it.
         self._rates = lru_cache(maxsize=4096)(self._rates_at)
+        self._priced = lru_cache(maxsize=256)(self._price)
+        self._overlap = lru_cache(maxsize=4096)(self._overlap_at)
 
     def operators(self, step: StepShape) -> tuple[Operator, ...]:
         """Price the operators of a batch of one phase; ValueError for a mixed batch, which Nexus never forms."""
+        return self._priced(step)
+
+    def overlap(self, prefill: StepShape, share: float) -> float:
+        """Return P_attn, the part that attention takes of T_prefill at `share`."""
+        return self._overlap(prefill, share)
+
+    def _price(self, step: StepShape) -> tuple[Operator, ...]:
         if step.kind == "mixed":
             raise ValueError("step mixes prefill and decode; the cost model prices one phase at a time")
         found, padding = [], self.belief.padded(step.decode_tokens) if step.decode_tokens else 1.0
@@ -70,6 +80,10 @@ class CostModel:
         """Return both phases' forecasts while they run side by side."""
         return CoRun(self, prefill, decode)
 
+    def _overlap_at(self, prefill: StepShape, share: float) -> float:
+        times = self.times(prefill, share)
+        return times["prefill_attention"] / sum(times.values())
+
     def _rates_at(self, phase: str, share: float) -> dict[str, float]:
         return {name: self.belief.curves[phase, name].saturation.rate(share) for name in PHASE_OPERATORS[phase]}
 
@@ -83,7 +97,7 @@ class CoRun:
     def __init__(self, model: CostModel, prefill: StepShape, decode: StepShape) -> None:
         if prefill.kind != "prefill" or decode.kind != "decode":
             raise ValueError(f"co_run needs a prefill and a decode batch, not {prefill.kind} and {decode.kind}")
-        self._model = model
+        self._model, self._prefill_step = model, prefill
         self._prefill, self._decode = model.operators(prefill), model.operators(decode)
         self._overhead_s = model.belief.overhead_s
         self._decode_bytes = sum(item.moved_bytes for item in self._decode if item.name in ATTENTION)
@@ -101,8 +115,7 @@ class CoRun:
 
     def overlap(self, prefill_share: float) -> float:
         """Return P_attn, the chance that a decode access meets prefill's attention: its part of T_prefill."""
-        times = _times(self._prefill, self._model.rates("prefill", prefill_share), 1.0)
-        return times["prefill_attention"] / (sum(times.values()) + self._overhead_s)
+        return self._model.overlap(self._prefill_step, prefill_share)
 
     def decode_bandwidth(self, prefill_share: float) -> float:
         """Return B_decode / B, the fraction of the bandwidth left to decode's attention.

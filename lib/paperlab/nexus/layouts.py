@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,8 +50,8 @@ def at_most(known: Sequence[Layout], target: str, percent: float) -> Layout:
     Rounding down leaves the other phase at least what the search granted it.
     """
     ordered = known if target == "prefill" else known[::-1]
-    fitting = [layout for layout in ordered if 100 * layout.share(target) <= percent + 1e-9]
-    return fitting[-1] if fitting else ordered[0]
+    fitting = bisect_right(ordered, percent + 1e-9, key=lambda layout: 100 * layout.share(target))
+    return ordered[max(0, fitting - 1)]
 
 
 def moves_enough(proposed: Layout, current: Layout, delta_points: float) -> bool:
