@@ -98,6 +98,12 @@ def test_a_slow_count_agrees(simulated):
     assert found.preemptions.sum() > 0
 
 
+def test_recomputed_tokens_are_what_was_computed_beyond_need(simulated):
+    computed = sum(step.shape.tokens for step in simulated.steps)
+    needed = sum(request.prompt_tokens + request.output_tokens - 1 for request in simulated.requests.values())
+    assert metrics.summary(simulated).recomputed_tokens[0] == computed - needed > 0
+
+
 def test_stages_and_gaps_add_up_to_the_latency(simulated):
     found = metrics.per_request(simulated)
     stages = found.execution_s + found.scheduler_s + found.waiting_s

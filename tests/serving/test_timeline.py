@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from matplotlib import pyplot as plt
 
-from paperlab.serving import timeline
+from paperlab.serving import simulate, timeline, workload
 from paperlab.serving.cluster import Lane
 from paperlab.serving.events import Move
 from tests.serving.test_metrics import by_hand
@@ -56,3 +57,29 @@ def test_a_window_leaves_out_what_lies_outside(log):
     timeline.draw(axes, log, 5.6, 8.0)
     assert len(axes.collections) == 1
     plt.close("all")
+
+
+def test_memory_over_time(log):
+    _, axes = plt.subplots()
+    timeline.draw_memory(axes, log)
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == [0.5, 2.0, 6.0]
+    assert line.get_ydata().tolist() == [20, 30, 40]
+    plt.close("all")
+
+
+def test_a_trace_of_a_real_run_keeps_the_format():
+    """Complete events of a thread do not overlap, times are finite numbers, and all refer to named threads."""
+    work = workload("sharegpt", rate_per_s=8.0, requests=60, seed=1)
+    log = simulate("fastserve-like", model="llama3.1-8b", device="l20", workload=work, kv_tokens=8_000)
+    events = timeline.trace_events(log)
+    json.dumps(events, allow_nan=False)
+    named = {event["tid"] for event in events if event["ph"] == "M"}
+    complete = [event for event in events if event["ph"] == "X"]
+    assert len(complete) == len(log.steps) + len(log.moves)
+    assert log.moves
+    for thread in named:
+        mine = sorted((event["ts"], event["dur"]) for event in complete if event["tid"] == thread)
+        for (start, duration), (following, _) in pairwise(mine):
+            assert duration > 0
+            assert start + duration <= following + 1e-3

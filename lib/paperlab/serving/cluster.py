@@ -182,12 +182,12 @@ class Cluster:
         """Drop a sequence's keys and values; it waits and will be computed anew (recompute, as in vLLM)."""
         assert sequence.lane is None, f"request {sequence.request.request_id} is in flight on {sequence.lane}"
         self._home(str(sequence.pool)).pop(sequence.request.request_id)
-        detail = f"{sequence.computed} tokens to compute again"
+        lost = sequence.computed
         self._drop(sequence)
         sequence.computed = 0
         sequence.preemptions += 1
         insort(self.waiting, sequence, key=lambda item: item.arrival_order)
-        self.log.note(self.now_s, "preempt", sequence.request.request_id, detail)
+        self.log.note(self.now_s, "preempt", sequence.request.request_id, f"{lost} tokens to compute again", lost)
 
     def _drop(self, sequence: Sequence) -> None:
         self.pools[str(sequence.pool)].release(sequence.blocks)

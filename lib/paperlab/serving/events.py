@@ -47,6 +47,7 @@ class Note(NamedTuple):
     kind: str
     request_id: int | None = None
     detail: str = ""
+    tokens: int = 0  # of a `preempt`: computed before, to be computed anew
 
 
 @dataclass
@@ -63,9 +64,9 @@ class EventLog:
     moves: list[Move] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
-    def note(self, time_s: float, kind: str, request_id: int | None = None, detail: str = "") -> None:
+    def note(self, time_s: float, kind: str, request_id: int | None = None, detail: str = "", tokens: int = 0) -> None:
         """Append a note."""
-        self.notes.append(Note(time_s, kind, request_id, detail))
+        self.notes.append(Note(time_s, kind, request_id, detail, tokens))
 
     @property
     def end_s(self) -> float:

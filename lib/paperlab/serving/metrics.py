@@ -79,7 +79,8 @@ def summary(log: EventLog) -> pd.DataFrame:
 
     For TTFT, TBT (all gaps pooled) and normalized latency the columns `<metric>_<statistic>_s` hold mean, p50, p95 and
     p99; `tbt_request_mean_s` is the mean of per-request means. TTFT is over requests whose first token came out,
-    normalized latency over finished ones: where `unfinished` is not 0 both leave out the slowest.
+    normalized latency over finished ones: where `unfinished` is not 0 both are censored and leave out the slowest.
+    `recomputed_tokens` is what pre-emption threw away, `moved_blocks` what was swapped or transferred.
     """
     import pandas as pd
 
@@ -99,6 +100,8 @@ def summary(log: EventLog) -> pd.DataFrame:
     row |= {status: int((requests["status"] == status).sum()) for status in ("finished", "refused", "unfinished")}
     row |= _rates(log, requests)
     row["preemptions"] = int(requests["preemptions"].sum())
+    row["recomputed_tokens"] = sum(note.tokens for note in log.notes)
+    row["moved_blocks"] = sum(move.blocks for move in log.moves)
     row["layout_switches"] = sum(note.kind == "layout" for note in log.notes)
     row["mixed_share"] = _mixed_share(log)
     row["kv_usage_peak"] = max((step.kv_used for step in log.steps), default=0) / log.about.get("kv_blocks", np.inf)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from paperlab.serving.events import EventLog
+    from paperlab.serving.events import EventLog, Step
 
 KINDS = ("prefill", "decode", "mixed", "copy")
 COLORS = {"prefill": "#0173b2", "decode": "#de8f05", "mixed": "#949494", "copy": "#029e73"}
@@ -40,13 +40,10 @@ def draw(axes: Axes, log: EventLog, start_s: float = 0.0, end_s: float | None = 
     table = spans(log)
     table = table[(table["end_s"] > start_s) & (table["start_s"] < end_s)]
     lanes = [lane for lane in log.about.get("lanes", sorted(table["lane"].unique())) if lane in set(table["lane"])]
-    for row in table.itertuples():
-        low = len(lanes) - 1 - lanes.index(row.lane) - 0.4
-        width = row.end_s - row.start_s
-        color = COLORS[str(row.kind)]
-        axes.broken_barh(
-            [(row.start_s, width)], (low, 0.8 * row.share), facecolor=color, edgecolor="white", linewidth=0.3
-        )
+    for row in table.to_dict("records"):
+        low = len(lanes) - 1 - lanes.index(row["lane"]) - 0.4
+        bar, color = (row["start_s"], row["end_s"] - row["start_s"]), COLORS[row["kind"]]
+        axes.broken_barh([bar], (low, 0.8 * row["share"]), facecolor=color, edgecolor="white", linewidth=0.3)
     axes.set(xlim=(start_s, end_s), ylim=(-0.6, len(lanes) - 0.4), xlabel="time (s)")
     axes.set_yticks(range(len(lanes)), lanes[::-1])
     axes.grid(axis="y", visible=False)
@@ -56,6 +53,25 @@ def draw(axes: Axes, log: EventLog, start_s: float = 0.0, end_s: float | None = 
             handles=[Patch(color=COLORS[kind], label=kind) for kind in kinds],
             loc="lower right", bbox_to_anchor=(1, 1), ncols=len(kinds), fontsize=8, handlelength=1,
         )  # fmt: skip
+
+
+def draw_memory(axes: Axes, log: EventLog, start_s: float = 0.0, end_s: float | None = None) -> None:
+    """Draw the use of each lane's pool over the same time, in percent of the blocks where the log knows how many."""
+    blocks = log.about.get("kv_blocks")
+    for lane, steps in _by_lane(log).items():
+        used = [100 * step.kv_used / blocks if blocks else step.kv_used for step in steps]
+        axes.step([step.start_s for step in steps], used, where="post", label=lane, linewidth=1)
+    axes.set(xlim=(start_s, log.end_s if end_s is None else end_s), xlabel="time (s)")
+    axes.set_ylabel("KV blocks in use (%)" if blocks else "KV blocks in use")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+
+
+def _by_lane(log: EventLog) -> dict[str, list[Step]]:
+    lanes: dict[str, list[Step]] = {}
+    for step in log.steps:
+        lanes.setdefault(step.lane, []).append(step)
+    return lanes
 
 
 def trace_events(log: EventLog) -> list[dict[str, Any]]:
