@@ -28,7 +28,7 @@ def test_a_log_of_100000_tokens_is_summarized_within_half_a_second():
 
 @pytest.mark.parametrize("name", ["vllm-like", "sglang-like", "sglang-mixed", "spf-chunked", "fastserve-like"])
 def test_an_iteration_costs_the_scheduler_little(name):
-    """Planning, beginning and finishing a batch of 200 decodes costs less than 100 calls of an empty function a sequence."""
+    """Planning, beginning and finishing a batch of decodes costs less than 100 empty calls a sequence."""
     policy = make_policy(name, limits=Limits(2048, 256))
     policy.bind(doubles.setup())
     cluster = doubles.cluster(10_000, 16, policy.lanes, host=1000)
