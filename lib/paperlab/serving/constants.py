@@ -1,7 +1,7 @@
 """How far a device falls short of its peaks when it serves: one set of constants per device, used everywhere.
 
 They live in `data/serving/constants.yaml` with the source of each. The engine's own machine can be calibrated from
-a log (`fit_log`), so that the simulator can be tested against measured runs.
+a log (`engine.calibrate`), so that the simulator can be tested against measured runs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class DeviceConstants:
 
     `mixed_penalty` stretches iterations that mix prefill and decode; `corun_penalty` stretches whatever runs beside
     another lane on the same device, on top of what shared bandwidth costs; `attention_sweeps` is how often a prefill
-    chunk's attention reads the stored keys and values from memory (1: a perfect cache). All three are 1 unless
-    measured, and are swept in the sensitivity studies.
+    chunk's attention reads the stored keys and values from memory (1: a perfect cache); `decode_sweeps` is the same for
+    decode (1: read in place; a gather copies them first). All are 1 unless measured.
     """
 
     compute_efficiency: float
@@ -35,6 +35,7 @@ class DeviceConstants:
     mixed_penalty: float = 1.0
     corun_penalty: float = 1.0
     attention_sweeps: float = 1.0
+    decode_sweeps: float = 1.0
     compute_curves: Mapping[str, Saturation] = field(default_factory=dict, hash=False)
     memory_curve: Saturation = field(default_factory=Saturation)
 
@@ -44,7 +45,7 @@ class DeviceConstants:
                 raise ValueError(
                     f"DeviceConstants: {name} is {getattr(self, name)}; it must be above 0 and at most 1.5"
                 )
-        for name in ("mixed_penalty", "corun_penalty", "attention_sweeps"):
+        for name in ("mixed_penalty", "corun_penalty", "attention_sweeps", "decode_sweeps"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"DeviceConstants: {name} is {getattr(self, name)}; it must be at least 1")
         if self.step_overhead_s < 0:

@@ -46,6 +46,8 @@ class DeviceModel:
         for operator, flops, moved in self.cost.demands(step):
             if operator == "prefill_attention":
                 moved *= self.constants.attention_sweeps
+            elif operator == "decode_attention":
+                moved *= self.constants.decode_sweeps
             parts.append((operator, flops / self._flops_per_s, moved / self._bandwidth_Bps))
         penalty = self.constants.mixed_penalty if step.prefill_tokens and step.decode_tokens else 1.0
         fixed_s = self.constants.step_overhead_s + self._all_reduce_s(step)

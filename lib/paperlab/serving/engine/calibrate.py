@@ -23,9 +23,18 @@ from paperlab.serving.saturation import Saturation
 from paperlab.transformer import ModelShape
 
 FEWEST_STEPS = 30
+SHORT_OVERLAP = 0.05  # of an iteration: so little beside another lane counts as none
 _FLAT = Saturation(knee=0.01, decay=0.0)  # a lane on a CPU is one thread, whatever share it was promised
 _START = (1 / 50e9, 1 / 10e9, 1e-3, 1.0, 1.0, 1.1)  # s per FLOP, s per byte, s, sweeps, sweeps, penalty: any will do
 _PREFILL, _DECODE = OPERATORS.index("prefill_attention"), OPERATORS.index("decode_attention")
+
+
+class Overlap(NamedTuple):
+    """An iteration, the one of another lane that it ran beside longest, and the share of its time beside any."""
+
+    step: Step
+    peer: Step | None
+    share: float
 
 
 class Iterations(NamedTuple):
@@ -38,11 +47,11 @@ class Iterations(NamedTuple):
 
     def where(self, kept: NDArray[np.bool_]) -> Iterations:
         """Return some of them."""
-        return Iterations(*(column[kept] for column in self))
+        return Iterations(self.flops[kept], self.moved_bytes[kept], self.seconds[kept], self.mixed[kept])
 
 
 def calibrate(logs: EventLog | Sequence[EventLog], model: ModelShape, dtype: str = "fp32") -> dict[str, Any]:
-    """Fit this machine to the iterations of measured logs; returns options for `simulate(policy, workload=w, **options)`.
+    """Fit this machine to measured iterations; returns options for `simulate(policy, workload=w, **options)`.
 
     The fit minimizes squared relative errors, outliers damped; then all times are scaled by one factor so that they
     add up to the measured total, since a busy machine's stragglers belong to the mean. Lanes side by side: their
@@ -53,14 +62,15 @@ def calibrate(logs: EventLog | Sequence[EventLog], model: ModelShape, dtype: str
     """
     logs = [logs] if isinstance(logs, EventLog) else list(logs)
     cost = ModelCost(model, dtype)
-    alone, beside = [], []
+    alone: list[Overlap] = []
+    beside: list[Overlap] = []
     for log in logs:
-        for step, peer, share in _overlaps(log):
-            (beside if share > 0.05 else alone).append((step, peer, share))
+        for item in _overlaps(log):
+            (beside if item.share > SHORT_OVERLAP else alone).append(item)
     if len(alone) < FEWEST_STEPS:
         raise ValueError(f"calibrate: {len(alone)} iterations outside of overlaps; at least {FEWEST_STEPS} are needed")
-    spec, constants = _fit(_iterations(cost, [step for step, _, _ in alone]), dtype)
-    corun = _corun_penalty(DeviceModel(cost, spec, constants), [item for item in beside if item[1] is not None])
+    spec, constants = _fit(_iterations(cost, [item.step for item in alone]), dtype)
+    corun = _corun_penalty(DeviceModel(cost, spec, constants), beside)
     about = logs[0].about
     return {
         "model": model,
@@ -103,43 +113,47 @@ def _fit(rows: Iterations, dtype: str) -> tuple[DeviceSpec, DeviceConstants]:
     found = least_squares(residuals, start, bounds=(low, np.log(1e3)), loss="soft_l1", f_scale=0.2)
     x = np.maximum(np.exp(found.x), [0, 0, 0, 1, 1, 1])
     x[:3] *= rows.seconds.sum() / _predict(x, rows).sum()
-    rates = {"bandwidth_Bps": float(1 / x[1]), "peak_flops_per_s": {dtype: float(1 / x[0])}}
+    rates: dict[str, Any] = {"bandwidth_Bps": float(1 / x[1]), "peak_flops_per_s": {dtype: float(1 / x[0])}}
     spec = replace(processor(), **rates, source="rates fitted to the engine's iterations")
-    curves: dict[str, Any] = {"compute_curves": dict.fromkeys(OPERATORS, _FLAT), "memory_curve": _FLAT}
-    sweeps = {"attention_sweeps": float(x[3]), "decode_sweeps": float(x[4]), "mixed_penalty": float(x[5])}
-    return spec, DeviceConstants(1.0, 1.0, float(x[2]), source="fitted to a log", **sweeps, **curves)
+    return spec, DeviceConstants(
+        compute_efficiency=1.0,
+        memory_efficiency=1.0,
+        step_overhead_s=float(x[2]),
+        source="fitted to the engine's iterations",
+        attention_sweeps=float(x[3]),
+        decode_sweeps=float(x[4]),
+        mixed_penalty=float(x[5]),
+        compute_curves=dict.fromkeys(OPERATORS, _FLAT),
+        memory_curve=_FLAT,
+    )
 
 
-def _overlaps(log: EventLog) -> Iterable[tuple[Step, Step | None, float]]:
-    """Yield each iteration with the one of another lane it ran beside longest, and the share of its time beside any."""
+def _overlaps(log: EventLog) -> Iterable[Overlap]:
+    """Yield each iteration with its overlap; the steps of one lane never overlap each other."""
     ordered = sorted(log.steps, key=lambda step: step.start_s)
-    for index, step in enumerate(ordered):
-        peers: list[tuple[float, Step]] = []
-        for other in [*ordered[max(0, index - 200) : index], *_started_before(ordered, index, step.end_s)]:
-            if other.lane != step.lane:
-                peers.append((min(step.end_s, other.end_s) - max(step.start_s, other.start_s), other))
-        common = [(length, other) for length, other in peers if length > 0]
-        total = sum(length for length, _ in common)
-        longest = max(common, key=lambda item: item[0])[1] if common else None
-        yield step, longest, total / (step.end_s - step.start_s)
+    running: list[Step] = []
+    beside: dict[Step, list[tuple[float, Step]]] = {step: [] for step in ordered}
+    for step in ordered:
+        running = [other for other in running if other.end_s > step.start_s]
+        for other in running:
+            common_s = min(step.end_s, other.end_s) - step.start_s
+            beside[step].append((common_s, other))
+            beside[other].append((common_s, step))
+        running.append(step)
+    for step, peers in beside.items():
+        longest = max(peers, key=lambda item: item[0])[1] if peers else None
+        yield Overlap(step, longest, sum(common_s for common_s, _ in peers) / (step.end_s - step.start_s))
 
 
-def _started_before(ordered: list[Step], index: int, end_s: float) -> Iterable[Step]:
-    for other in ordered[index + 1 :]:
-        if other.start_s >= end_s:
-            return
-        yield other
-
-
-def _corun_penalty(model: DeviceModel, pairs: Sequence[tuple[Step, Step | None, float]]) -> float:
+def _corun_penalty(model: DeviceModel, overlaps: Sequence[Overlap]) -> float:
     """Return the stretch beyond shared bandwidth that explains the iterations beside another; 1 where there are none.
 
     An iteration of y seconds, a share f of them beside another, does (1 - f)·y / alone of its work alone, the rest at a
     pace of penalty · side by side.
     """
     stretched = rest = 0.0
-    for step, peer, share in pairs:
-        assert peer is not None
+    for step, peer, share in overlaps:
+        assert peer is not None, "an overlap has a peer"
         load, other = model.load(step.shape), model.load(peer.shape)
         seconds = step.end_s - step.start_s
         side_by_side = model.durations([(load, 1.0), (other, 1.0)])[0]

@@ -1,13 +1,18 @@
-"""How well the simulator, calibrated on this machine's engine, predicts traces it has not seen (measured and simulated)."""
+"""How well the simulator, calibrated on this machine's engine, predicts traces that the calibration has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from paperlab.serving.deployment import Deployment
 from paperlab.serving.engine.calibrate import calibrate
 from paperlab.serving.engine.llm import LLM
+from paperlab.serving.events import EventLog
 from paperlab.serving.lengths import LengthSource, Mixture, uniform
+from paperlab.serving.metrics import tokens
 from paperlab.serving.policy import Limits, make_policy
 from paperlab.serving.simulator import simulate
 from paperlab.serving.workload import Workload, workload
@@ -23,7 +28,6 @@ SMALL = ModelShape(
 )  # fmt: skip
 SEEN = uniform((16, 256), (4, 48), "uniform")
 UNSEEN = (uniform((8, 64), (16, 80), "chat"), uniform((200, 500), (2, 16), "documents"))
-METRICS = ("ttft", "tbt")
 
 
 def unseen_traces() -> tuple[LengthSource, ...]:
@@ -36,43 +40,67 @@ def prediction_study(
     traces: Sequence[LengthSource] | None = None,
     *,
     model: ModelShape = SMALL,
-    requests: int = 60,
+    rounds: int = 4,
+    requests: int = 12,
     utilization: float = 0.5,
     limits: Limits | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Serve and simulate each trace under each policy; the calibration's own workload is served before and after it.
+    """Serve and simulate each trace under each policy, after calibrating on another workload of the same engine.
 
-    Arrivals are Poisson at `utilization` of the requests per second that the engine reaches when all come at once;
-    calibrating on both sides of a trace averages a machine that slows down or speeds up meanwhile.
+    Arrivals are Poisson at `utilization` of the requests per second that the engine reaches when all come at once.
+    A trace comes in `rounds` of `requests` each, and before and after each round the calibration's own workload runs:
+    so both see the same machine, though other programs may slow it down meanwhile.
 
     Returns:
-        One row per policy, trace and metric (`ttft`, `tbt`): rate_per_s, measured_s, simulated_s (means), error
-        (simulated / measured - 1).
+        One row per policy, trace and metric (`ttft`, `tbt`): rate_per_s, measured_s, simulated_s (means over all
+        rounds), error (simulated / measured - 1), and unsteadiness: how much more the slowest of the calibration's
+        runs took per predicted second than the fastest. Where that is large the error says nothing about the model.
     """
     import pandas as pd
 
-    rows = []
+    chosen, rows = limits or Limits(token_budget=256, max_sequences=32), []
     for policy in policies:
-        chosen = limits or Limits(token_budget=256, max_sequences=32)
         engine = LLM(model, make_policy(policy, limits=chosen), seed=seed)
-        engine.serve(workload(SEEN, requests=max(4, requests // 4), seed=seed + 1, arrivals="at_once"))  # warms up
+        _paced(engine, SEEN, requests, utilization, seed)  # warms up
         for source in traces or unseen_traces():
-            trace = _paced(engine, source, requests, utilization, seed + 2)
-            training = _paced(engine, SEEN, requests, utilization, seed + 3)
-            before, measured, after = (engine.serve(work) for work in (training, trace, training))
-            options = calibrate([before, after], engine.shape)
-            predicted = simulate(policy, workload=trace, limits=chosen, **options)
-            ours, theirs = measured.summary().iloc[0], predicted.summary().iloc[0]
-            for metric in METRICS:
-                pair = float(ours[f"{metric}_mean_s"]), float(theirs[f"{metric}_mean_s"])
-                rows.append((policy, source.name, metric, trace.rate_per_s, *pair, pair[1] / pair[0] - 1))
-    names = ["policy", "trace", "metric", "rate_per_s", "measured_s", "simulated_s", "error"]
+            make_seen = _paced(engine, SEEN, requests, utilization, seed)
+            make_unseen = _paced(engine, source, requests, utilization, seed)
+            unseen = [make_unseen(seed + 1 + index) for index in range(rounds)]
+            training, measured = [engine.serve(make_seen(seed + 100))], []
+            for index, trace in enumerate(unseen):
+                measured.append(engine.serve(trace))
+                training.append(engine.serve(make_seen(seed + 101 + index)))
+            options = calibrate(training, engine.shape)
+            simulated = [simulate(policy, workload=trace, limits=chosen, **options) for trace in unseen]
+            ours, theirs, unsteady = _means(measured), _means(simulated), _unsteadiness(training, options)
+            for metric, measured_s in ours.items():
+                error = theirs[metric] / measured_s - 1
+                row = (policy, source.name, metric, unseen[0].rate_per_s, measured_s, theirs[metric], error, unsteady)
+                rows.append(row)
+    names = ["policy", "trace", "metric", "rate_per_s", "measured_s", "simulated_s", "error", "unsteadiness"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _paced(engine: LLM, source: LengthSource, requests: int, utilization: float, seed: int) -> Workload:
-    """Return a Poisson workload at a share of what the engine serves when everything is there at once."""
-    flood = workload(source, requests=max(8, requests // 3), seed=seed, arrivals="at_once")
-    capacity = float(engine.serve(flood).summary()["requests_per_s"].iloc[0])
-    return workload(source, requests=requests, seed=seed, rate_per_s=utilization * capacity)
+def _paced(
+    engine: LLM, source: LengthSource, requests: int, utilization: float, seed: int
+) -> Callable[[int], Workload]:
+    """Return what makes Poisson workloads, by seed, at a share of what the engine serves when all is there at once."""
+    flood = workload(source, requests=requests, seed=seed, arrivals="at_once")
+    rate_per_s = utilization * float(engine.serve(flood).summary()["requests_per_s"].iloc[0])
+    return lambda each: workload(source, requests=requests, seed=each, rate_per_s=rate_per_s)
+
+
+def _means(logs: Sequence[EventLog]) -> dict[str, float]:
+    """Return mean TTFT over the requests and mean TBT over the gaps of all `logs`."""
+    ttft_s = np.concatenate([log.per_request()["ttft_s"].to_numpy() for log in logs])
+    return {"ttft": float(ttft_s.mean()), "tbt": float(np.concatenate([tokens(log).gaps_s for log in logs]).mean())}
+
+
+def _unsteadiness(logs: Sequence[EventLog], options: dict[str, Any]) -> float:
+    model = Deployment(**options).device_model
+    paces = []
+    for log in logs:
+        predicted_s = sum(model.seconds(model.load(step.shape)) for step in log.steps)
+        paces.append(sum(step.end_s - step.start_s for step in log.steps) / predicted_s)
+    return max(paces) / min(paces) - 1
