@@ -19,7 +19,9 @@ ROOMY, TIGHT = ((1, 200, 7), (7, 40, 64), (16, 20, 1)), ((1, 54, 9), (7, 8, 64),
 
 def llm(folder, policy, sizes, **options):
     block_size, blocks, budget = sizes
-    chosen = make_policy(policy, limits=Limits(budget, 4))
+    # SGLang's reserve for tokens to come would spare these small pools the pre-emptions that are wanted here.
+    reserve = {"ahead_tokens": 1} if policy.startswith("sglang") else {}
+    chosen = make_policy(policy, limits=Limits(budget, 4), **reserve)
     return LLM(folder, chosen, block_size=block_size, kv_blocks=blocks, dtype=torch.float64, **options)
 
 
