@@ -7,11 +7,12 @@ import statistics
 import pytest
 import torch
 
+from paperlab.lab import timing
 from paperlab.tempo.memory.capacity import synthetic_batch
 from paperlab.tempo.memory.ledger import retained_bytes
 from paperlab.tempo.memory.peak import step_peak
 from paperlab.tempo.memory.probe import build_model
-from paperlab.tempo.speed import timing, workloads
+from paperlab.tempo.speed import workloads
 from paperlab.tempo.speed.gpu_cells import EAGER
 from paperlab.tempo.speed.kernel_speed import kernel_table
 from paperlab.tempo.speed.throughput import Timing, iso_batch_overhead

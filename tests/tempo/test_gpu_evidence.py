@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 import torch
 
+from paperlab.lab.gpu_run import Box
 from paperlab.lab.tables import read_csv
 from paperlab.tempo import gpu_evidence
-from paperlab.tempo.gpu_evidence import Runner, gather, main
+from paperlab.tempo.gpu_evidence import gather, main
 from paperlab.tempo.speed import gpu_cells
 from paperlab.tempo.speed.fresh import Caller, CallFailed
 from paperlab.tempo.speed.gpu_cells import Bench, largest_batch
-from paperlab.tempo.speed.gpu_stages import FULL, STAGES, Cell, Stage, smoke, stages
+from paperlab.tempo.speed.gpu_stages import FULL, STAGES, smoke, stages
 from paperlab.tempo.speed.throughput import Timing
 from paperlab.tempo.speed.workloads import Workload
 
 SCOPE = replace(smoke("cpu"), repeat=Timing(1, 1, 1))
-ROWS = pd.DataFrame({"arm": ["a"], "status": ["ok"]})
 touched = []
 
 
@@ -44,11 +44,6 @@ def touch(value):
 def run_python(code, *arguments, **environment):
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment).stdout
-
-
-@pytest.fixture
-def runner(tmp_path):
-    return Runner(tmp_path, time.monotonic() + 100, "now")
 
 
 def test_calls_run_in_fresh_processes():
@@ -106,7 +101,7 @@ def test_rehearsed_largest_batch_equals_the_capacity_model():
 def test_every_stage_runs_and_a_second_run_has_nothing_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_evidence, "working_caller", lambda device, end_s: in_process)
     folder = tmp_path / "a folder"
-    assert gather(SCOPE, folder, 5, "abc", "cpu") == 0
+    assert gather(SCOPE, Box(folder, 5, "abc", "cpu")) == 0
     tables = {name: read_csv((folder / f"{name}.csv").read_text()) for name in STAGES if name != "compiled"}
     for name, table in tables.items():
         assert table.evidence.eq("measured-cpu").all(), name
@@ -124,7 +119,7 @@ def test_every_stage_runs_and_a_second_run_has_nothing_to_do(tmp_path, monkeypat
     before = {path: path.read_bytes() for path in folder.glob("*.csv")}
     monkeypatch.setattr(gpu_cells, "largest_batch", unexpected)
     monkeypatch.setattr(gpu_cells, "kernels", unexpected)
-    assert gather(SCOPE, folder, 5, "def", "cpu", only=("largest_batch", "kernels")) == 0
+    assert gather(SCOPE, Box(folder, 5, "def", "cpu", ("largest_batch", "kernels"))) == 0
     assert before == {path: path.read_bytes() for path in folder.glob("*.csv")}
     assert "kernels: 2 of 2 cells" in capsys.readouterr().out
 
@@ -133,61 +128,6 @@ def test_results_wait_for_what_they_build_on():
     bench = Bench("cpu", Timing(1, 1, 1), in_process, lambda name: pd.DataFrame())
     (stage,) = [stage for stage in stages(SCOPE, bench) if stage.name == "at_largest_batch"]
     assert all(cell.measure().empty for cell in stage.cells)
-
-
-def test_a_broken_cell_costs_no_other_and_is_tried_again(runner):
-    def broken():
-        raise CallFailed("CUDA error: an illegal memory access")
-
-    stage = Stage("s", 1.0, (Cell("bad", broken), Cell("good", lambda: ROWS)))
-    runner.work_on(stage, runner.end_s)
-    assert runner.read("s").cell.tolist() == ["good"]
-    assert runner.failures == {"s: bad": "CallFailed: CUDA error: an illegal memory access"}
-    again = Runner(runner.folder, runner.end_s, "later")
-    assert [cell.name for cell in again.missing(stage)] == ["bad"]
-
-
-def test_a_cell_with_a_failed_row_is_kept_and_measured_again(runner):
-    failed = ROWS.assign(status="failed: RuntimeError: x")
-    runner.work_on(Stage("s", 1.0, (Cell("c", lambda: failed),)), runner.end_s)
-    assert runner.failures == {"s: c": "a: failed: RuntimeError: x"}
-    again = Runner(runner.folder, runner.end_s, "later")
-    stage = Stage("s", 1.0, (Cell("c", lambda: ROWS),))
-    again.work_on(stage, again.end_s)
-    table = again.read("s")
-    assert table.status.tolist() == ["ok"]
-    assert table.run.tolist() == ["later"]
-    assert again.missing(stage) == []
-
-
-def test_the_time_box_is_kept(runner):
-    def measured(number):
-        def measure():
-            calls.append(number)
-            time.sleep(0.3)
-            return ROWS
-
-        return measure
-
-    calls: list[int] = []
-    stage = Stage("s", 1.0, tuple(Cell(f"cell {n}", measured(n)) for n in range(5)))
-    runner.work_on(stage, time.monotonic() + 0.5)  # a second one would end after the box
-    assert calls == [0]
-    runner.work_on(stage, time.monotonic())
-    assert calls == [0]
-    runner.work_on(stage, runner.end_s)
-    assert calls == [0, 1, 2, 3, 4]
-
-
-def test_what_the_end_cuts_off_is_missing_and_not_failed(tmp_path):
-    runner = Runner(tmp_path, time.monotonic() + 0.1, "now")
-
-    def cut_off():
-        time.sleep(0.2)
-        raise TimeoutError("stopped")
-
-    runner.work_on(Stage("s", 1.0, (Cell("c", cut_off),)), runner.end_s)
-    assert runner.failures == {}
 
 
 def test_cells_have_names_of_their_own():

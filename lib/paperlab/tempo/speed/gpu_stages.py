@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from paperlab.lab.gpu_run import Cell, Stage
 from paperlab.tempo.memory.capacity import CARDS, Card
 from paperlab.tempo.speed import gpu_cells
 from paperlab.tempo.speed.gpu_cells import EAGER, Bench
@@ -80,23 +81,6 @@ def smoke(device: str) -> Scope:
     """Return the rehearsal: tiny models, and a card that on a GPU has room for the workspaces of cuBLAS."""
     card_bytes = (256 if device == "cuda" else 8) * 2**20
     return replace(_SMOKE, cards=(Card("small card", card_bytes, 0),))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Rows that are measured at once; an empty table says that what they build on is not there yet."""
-
-    name: str
-    measure: Callable[[], pd.DataFrame]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One table: its file name, the share of the time that is kept for it, and its cells in order of value."""
-
-    name: str
-    share: float
-    cells: tuple[Cell, ...]
 
 
 def _cell(measure: Callable[..., pd.DataFrame], bench: Bench, workload: Workload, *args: Any) -> Cell:

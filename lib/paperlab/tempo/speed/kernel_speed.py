@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paperlab.lab import timing
 from paperlab.tempo.ops import dropout
 from paperlab.tempo.ops.gelu import inplace_gelu
 from paperlab.tempo.ops.kernels import Backend, available
 from paperlab.tempo.ops.layernorm import InplaceLayerNorm
-from paperlab.tempo.speed import timing
 
 FLUSH_BYTES = {"cuda": 2**30, "cpu": 2**26}
 DROPOUT = 0.1

@@ -19,13 +19,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from paperlab.lab import timing
+from paperlab.lab.gpu_run import FAILED
 from paperlab.tempo.memory.capacity import synthetic_batch
 from paperlab.tempo.ops import kernels
-from paperlab.tempo.speed import timing
 from paperlab.tempo.speed.workloads import OPTIMIZER, Trainer, Workload
 
 BASELINE = "eager, modern"
-OK, OUT_OF_MEMORY, FAILED = "ok", "out of memory", "failed"
+OK, OUT_OF_MEMORY = "ok", "out of memory"
 
 
 @dataclass(frozen=True)

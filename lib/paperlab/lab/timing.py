@@ -1,4 +1,4 @@
-"""Clocks: device events on a GPU, the wall clock on a CPU; every single time is kept."""
+"""Clocks: device events on a GPU, the wall clock on a CPU; every single time is kept. Free of torch until called."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import torch
-
 from paperlab import hardware
 
 
 def default_device() -> str:
     """Return "cuda" where torch finds a CUDA device, else "cpu"."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -21,6 +21,8 @@ def default_device() -> str:
 def machine(device: str) -> dict[str, str]:
     """Return the columns that every measured row carries: evidence class and the name of the GPU or processor."""
     if device == "cuda":
+        import torch
+
         return {"evidence": "measured-gpu", "device": torch.cuda.get_device_name()}
     return {"evidence": "measured-cpu", "device": hardware.this_machine().cpu}
 
@@ -52,6 +54,8 @@ def timed(
         action()
         end.set()
     if device == "cuda":
+        import torch
+
         torch.cuda.synchronize()
     return [end.seconds_since(begin) for begin, end in zip(marks[::2], marks[1::2], strict=True)]
 
@@ -60,7 +64,11 @@ class _Mark:
     """A point in time, on the device's own clock where it has one."""
 
     def __init__(self, device: str) -> None:
-        self._event = torch.cuda.Event(enable_timing=True) if device == "cuda" else None
+        self._event: Any = None
+        if device == "cuda":
+            import torch
+
+            self._event = torch.cuda.Event(enable_timing=True)
         self._host_s = 0.0
 
     def set(self) -> None:
