@@ -20,6 +20,7 @@ NAMES = {
 }
 _ORDER = list(NAMES.values())
 _PALETTE = dict(zip(_ORDER, sns.color_palette("colorblind", len(_ORDER)), strict=True))
+_MARKERS = dict(zip(_ORDER, "oXsP^D", strict=True))
 _METRICS = {
     "normalized_latency_mean_s": "normalized latency,\nmean (s/token)",
     "normalized_latency_p95_s": "normalized latency,\nP95 (s/token)",
@@ -134,7 +135,7 @@ def exhibit_penalties(table: pd.DataFrame) -> Figure:
     )
     for axes, ((penalty, factor), part) in zip(panels.flat, panels_of, strict=False):
         _lines(axes, part, "normalized_latency_mean_s", _named(part))
-        axes.set(title=f"{penalty}: x{factor:g}", yscale="log")
+        axes.set(title=f"{penalty}: x{factor:g}")
     _shared_legend(figure, panels.flat)
     return figure
 
@@ -172,8 +173,8 @@ def _against_rate(table: pd.DataFrame, metrics: Sequence[str], names: pd.Series)
 
 def _lines(axes: Axes, table: pd.DataFrame, metric: str, names: pd.Series) -> None:
     sns.lineplot(
-        table.assign(name=names), x="rate_per_s", y=metric, hue="name", style="name", palette=_PALETTE, markers=True,
-        dashes=False, hue_order=_present(names), style_order=_ORDER, errorbar=("pi", 100), ax=axes,
+        table.assign(name=names), x="rate_per_s", y=metric, hue="name", style="name", palette=_PALETTE, dashes=False,
+        markers=_MARKERS, hue_order=_present(names), style_order=_present(names), errorbar=("pi", 100), ax=axes,
     )  # fmt: skip
     axes.set(xlabel="requests per second", ylabel=_METRICS[metric])
     axes.set_ylim(bottom=0)

@@ -107,8 +107,8 @@ def throughput_gains(capacity: pd.DataFrame, system: str = "nexus") -> pd.DataFr
     gain, bounded.
     """
     keys = ["scenario", "threshold_s"]
-    ours = capacity[capacity.system == system].set_index(keys)
-    others = capacity[capacity.system != system].join(ours, on=keys, rsuffix="_ours")
+    ours = capacity[capacity.system == system]
+    others = capacity[capacity.system != system].merge(ours, on=keys, suffixes=("", "_ours"))
     others["gain"] = others.rate_per_s_ours / others.rate_per_s
     others["bounded"] = (others.bound != "") | (others.bound_ours != "")
     return others.rename(columns={"system": "over"})[[*keys, "over", "gain", "bounded"]].reset_index(drop=True)
