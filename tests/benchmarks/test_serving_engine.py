@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import pytest
@@ -18,7 +17,7 @@ SHAPE = ModelShape(
     name="llama-30m", layers=8, hidden=512, heads=8, kv_heads=4, head_dim=64, ffn=1536, vocab=8192, max_positions=1024,
     mlp="gated", norm="rmsnorm", position="rope",
 )  # fmt: skip
-PROMPT, NEW, ROUNDS = 64, 48, 5
+PROMPT, NEW, ROUNDS = 32, 32, 5
 
 
 def llm(policy="vllm-like", **limits):
@@ -29,29 +28,32 @@ def prompts(count):
     return torch.randint(0, SHAPE.vocab, (count, PROMPT)).tolist()
 
 
-def decode_rate(log, batch):
-    """Return tokens per second over the iterations that decode `batch` sequences, from start to start."""
+def decode_s(log, batch):
+    """Return the seconds per iteration, from start to start, of those that decode `batch` sequences."""
     steps = [step for step in log.steps if step.shape.kind == "decode" and step.shape.decode_tokens == batch]
-    return batch * (len(steps) - 1) / (steps[-1].start_s - steps[0].start_s)
+    return (steps[-1].start_s - steps[0].start_s) / (len(steps) - 1)
 
 
-def report(benchmark, ratio):
-    """Take a ratio several times in turn, so that a neighbor's load falls on both sides; return the median."""
-    ratios = benchmark.pedantic(lambda: [ratio() for _ in range(ROUNDS)], rounds=1)
-    benchmark.extra_info["ratios"] = ratios
-    return statistics.median(ratios)
+def best_ratio(benchmark, first, second):
+    """Return the least of `first` over the least of `second`, taken in turn: what a neighbor slows is left out."""
+
+    def measure():
+        pairs = [(first(), second()) for _ in range(ROUNDS + 1)][1:]  # the first pair warms both up
+        return tuple(min(side) for side in zip(*pairs, strict=True))
+
+    first_s, second_s = benchmark.pedantic(measure, rounds=1)
+    benchmark.extra_info |= {"first_s": first_s, "second_s": second_s, "ratio": first_s / second_s}
+    return first_s / second_s
 
 
 def test_eight_at_once_are_three_times_as_fast_as_one_at_a_time(benchmark):
     engine = llm()
 
-    def ratio():
-        engine.generate(prompts(8), NEW)
-        together = decode_rate(engine.log, 8)
-        engine.generate(prompts(1), NEW)
-        return together / decode_rate(engine.log, 1)
+    def iteration_s(batch):
+        engine.generate(prompts(batch), NEW)
+        return decode_s(engine.log, batch)
 
-    assert report(benchmark, ratio) >= 3
+    assert 8 * best_ratio(benchmark, lambda: iteration_s(1), lambda: iteration_s(8)) >= 3
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -61,20 +63,20 @@ def test_no_slower_than_transformers_at_equal_batch(benchmark, batch):
     theirs = hf.AutoModelForCausalLM.from_config(hugging_face.config(SHAPE)).eval()
     weights = engine._runner.decoder.state_dict()
     theirs.load_state_dict({n if n.startswith("lm_head") else f"model.{n}": w for n, w in weights.items()})
+    ids = torch.tensor(prompts(batch))
+    options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": NEW, "min_new_tokens": NEW}
 
     def seconds(call):
         begin = time.perf_counter()
         call()
         return time.perf_counter() - begin
 
-    def ratio():
-        ids = torch.tensor(prompts(batch))
-        options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": NEW, "min_new_tokens": NEW}
-        them = seconds(lambda: theirs.generate(ids, **options, do_sample=False, pad_token_id=0))
-        return them / seconds(lambda: engine.generate(ids.tolist(), NEW))
-
-    ratio()  # warm both up
-    assert report(benchmark, ratio) >= 1
+    ratio = best_ratio(
+        benchmark,
+        lambda: seconds(lambda: theirs.generate(ids, **options, do_sample=False, pad_token_id=0)),
+        lambda: seconds(lambda: engine.generate(ids.tolist(), NEW)),
+    )
+    assert ratio >= 1
 
 
 @pytest.mark.parametrize("policy", ["vllm-like", "nexus", "fastserve-like", "sglang-like"])

@@ -48,7 +48,10 @@ class Executor:
         """
         self.policy, self.cluster, self.runner, self.stores = policy, cluster, runner, stores
         self.streams, self.tokens, self.samplers, self.on_token = streams, tokens, samplers, on_token
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # Only whom a change concerns is woken: a thread that wakes for nothing takes the interpreter from the others.
+        self._given = {lane: threading.Condition(self._lock) for lane in cluster.lanes}
+        self._ended = threading.Condition(self._lock)
         self._upcoming: deque[Request] = deque()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -82,26 +85,31 @@ class Executor:
 
     def stop(self) -> None:
         """Let every lane end what it is doing and start nothing more."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+        with self._lock:
+            self._end()
 
     @property
     def _over(self) -> bool:
         return self._stopping or not (self._upcoming or self.cluster.unfinished)
 
+    def _end(self, failure: BaseException | None = None) -> None:
+        self._failure = self._failure or failure
+        self._stopping = True
+        for condition in (self._ended, *self._given.values()):
+            condition.notify_all()
+
     def _receive(self) -> None:
         """Take in every request when its time has come, and wait for the end."""
-        with self._changed:
+        with self._lock:
             while self._upcoming and not self._stopping:
                 self.cluster.now_s = self._now_s()
                 if self._upcoming[0].arrival_s > self.cluster.now_s:
-                    self._changed.wait(self._upcoming[0].arrival_s - self.cluster.now_s)
+                    self._ended.wait(self._upcoming[0].arrival_s - self.cluster.now_s)
                     continue
                 while self._upcoming and self._upcoming[0].arrival_s <= self.cluster.now_s:
                     self.cluster.arrive(self._upcoming.popleft())
                 self._dispatch()
-            self._changed.wait_for(lambda: self._over)
+            self._ended.wait_for(lambda: self._over)
 
     def _dispatch(self) -> None:
         """Offer work to idle lanes until none takes any; what one starts or drops may enable another."""
@@ -116,30 +124,31 @@ class Executor:
                 scheduler_s = time.perf_counter() - began_s
                 cluster.now_s = self._now_s()
                 job = cluster.begin(lane, decision, scheduler_s)
+                if job is not None:
+                    self._given[lane].notify()
                 offered |= bool(decision.preempt) or (job is not None and len(cluster.lanes) > 1)
-        self._changed.notify_all()
         if cluster.unfinished and not (cluster.jobs or self._upcoming or self._stopping):
             raise Stalled(f"{self.policy.name}: {cluster.unfinished} requests left and nothing to run")
+        if self._over:
+            self._end()
 
     def _guarded(self, lane: str) -> None:
         try:
             self._drive(lane)
         except BaseException as error:
-            with self._changed:
-                self._failure = self._failure or error
-                self._stopping = True
-                self._changed.notify_all()
+            with self._lock:
+                self._end(error)
 
     def _drive(self, lane: str) -> None:
         """Do the lane's jobs until the run is over."""
         jobs = self.cluster.jobs
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._over or lane in jobs)
+            with self._lock:
+                self._given[lane].wait_for(lambda: self._over or lane in jobs)
                 if self._over:
                     return
             fresh = self._perform(lane, jobs[lane])
-            with self._changed:
+            with self._lock:
                 self._commit(lane, fresh)
                 self._dispatch()
 

@@ -138,7 +138,8 @@ def _attend(  # type: ignore[no-untyped-def]
         total = total * kept + tl.sum(power, 1)
         mixed = mixed * kept[:, None] + tl.dot(power.to(v.dtype), v, input_precision="ieee")
         highest = peak
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
+    total = tl.where(total == 0.0, 1.0, total)  # a row that saw no keys has weight exp(-inf)
+    mixed = mixed / total[:, None]
     if PARTS == 1:
         tl.store(out_ptr + at_q, mixed.to(out_ptr.dtype.element_ty), mask=inside)
     else:
