@@ -57,7 +57,7 @@ def test_system_follows_the_conventions(system):
     assert conventions.check_system(system) == []
 
 
-@pytest.mark.parametrize("package", ["lab", "hardware", "transformer"])
+@pytest.mark.parametrize("package", ["lab", "hardware", "transformer", "serving"])
 def test_shared_packages_keep_files_and_functions_short(package):
     assert conventions.check_sources(PACKAGES / package) == []
 

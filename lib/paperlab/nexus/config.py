@@ -25,6 +25,9 @@ class Config:
     sweep_requests: int = 30
     engine_requests: int = 6  # served by the real engine on this machine
     engine_layers: int = 2
+    prediction_policies: tuple[str, ...] = ("vllm-like",)  # whose real runs the calibrated simulator must predict
+    prediction_traces: int = 1  # of the three that the calibration has not seen
+    prediction_rounds: int = 1
 
     def __post_init__(self) -> None:
         if not self.seeds:

@@ -19,6 +19,7 @@ from paperlab.nexus.studies import (
 )
 from paperlab.nexus.studies.serving_study import ARXIV, LARGE, LDC, MIXED
 from paperlab.serving import workload
+from paperlab.serving.engine.prediction import prediction_study, unseen_traces
 from paperlab.serving.grid import Cell
 
 SIMULATED, ANALYTIC, CPU = "simulated", "analytic", "measured-cpu"
@@ -182,3 +183,10 @@ def table_engine_iterations(config: Config) -> pd.DataFrame:
         config.engine_requests, config.engine_layers, config.seeds[0], ENGINE_RATE, ("vllm-like",)
     )
     return engine_study.iteration_kinds(found).assign(evidence=CPU)
+
+
+def table_prediction(config: Config) -> pd.DataFrame:
+    """Mean TTFT and TBT of real runs on this machine beside what the simulator, calibrated on others, predicts."""
+    traces = unseen_traces()[: config.prediction_traces]
+    found = prediction_study(config.prediction_policies, traces, rounds=config.prediction_rounds, seed=config.seeds[0])
+    return found.assign(evidence=CPU)

@@ -196,6 +196,6 @@ def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
             if label not in labels:
                 handles.append(handle)
                 labels.append(label)
-        if axes.get_legend() is not None:
-            axes.get_legend().remove()
+        if (legend := axes.get_legend()) is not None:
+            legend.remove()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))

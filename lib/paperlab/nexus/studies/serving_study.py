@@ -68,7 +68,7 @@ def rate_grid(
     return run_cells(cells, workers)
 
 
-def with_constants(**changes: float) -> dict[str, Any]:
+def with_constants(**changes: Any) -> dict[str, Any]:
     """Return `Cell` options whose device constants differ from the stored ones in `changes`, at tp = 1."""
     return {"tp": 1, "constants": replace(constants(DEVICE), **changes)}
 
@@ -81,12 +81,13 @@ def sustained(grid: pd.DataFrame, thresholds_s: Sequence[float] = THRESHOLDS_S) 
     system, threshold_s, rate_per_s, bound.
     """
     rows = []
-    means = grid.groupby(["scenario", "system", "rate_per_s"], sort=False).normalized_latency_mean_s.mean()
-    for (scenario, system), curve in means.groupby(level=[0, 1], sort=False):
-        rates = curve.index.get_level_values("rate_per_s").to_numpy()
+    means = grid.groupby(["scenario", "system", "rate_per_s"]).normalized_latency_mean_s.mean()
+    for pair in dict.fromkeys(zip(grid.scenario, grid.system, strict=True)):
+        curve = means[pair]
+        rates = curve.index.to_numpy()
         latency = np.maximum.accumulate(curve.to_numpy())
         for threshold in thresholds_s:
-            rows.append((scenario, system, threshold, *_crossing(rates, latency, threshold)))
+            rows.append((*pair, threshold, *_crossing(rates, latency, threshold)))
     return pd.DataFrame(rows, columns=["scenario", "system", "threshold_s", "rate_per_s", "bound"])
 
 
@@ -121,10 +122,10 @@ def latency_gains(grid: pd.DataFrame, system: str = "nexus") -> pd.DataFrame:
     """
     metrics = [f"{name}_{kind}_s" for name in ("ttft", "tbt", "normalized_latency") for kind in ("mean", "p95")]
     keys = ["scenario", "rate_per_s", "seed"]
-    ours = grid[grid.system == system].set_index(keys)[metrics]
-    others = grid[grid.system != system].set_index([*keys, "system"])[metrics]
-    ratio = others / ours.reindex(others.index.droplevel("system")).to_numpy()
-    long = ratio.reset_index().melt([*keys, "system"], var_name="metric", value_name="gain")
+    long = grid.melt([*keys, "system"], metrics, var_name="metric", value_name="seconds")
+    ours = long[long.system == system].drop(columns="system")
+    long = long[long.system != system].merge(ours, on=[*keys, "metric"], suffixes=("", "_ours"))
+    long["gain"] = long.seconds / long.seconds_ours
     found = long.groupby(["scenario", "rate_per_s", "system", "metric"], sort=False).gain.agg(["median", "min", "max"])
     names = {"system": "over", "median": "gain", "min": "low", "max": "high"}
     return found.reset_index().rename(columns=names)
