@@ -177,6 +177,15 @@ class TestCudaStreams:
         assert lanes.stream("prefill", 1.0)[0] == lanes.stream("decode", 1.0)[0] == "whole"
         assert lanes.stream("prefill", 1.0) != lanes.stream("decode", 1.0)
 
+    def test_shares_are_rounded_by_half_a_step_at_most(self):
+        lanes = streams.CudaStreams(LANES, CUDA, make=self.make)
+        assert lanes.stream("prefill", 0.5) == "first 64"
+        assert lanes.stream("decode", 0.5) == "second 68"
+        with pytest.raises(PartitionError, match=r"lane prefill: share is 0\.010; the nearest possible is 0\.061"):
+            lanes.stream("prefill", 0.01)
+        with pytest.raises(PartitionError, match=r"lane decode: share is 0\.010; the nearest possible is 0\.091"):
+            lanes.stream("decode", 0.01)
+
     def test_a_failure_is_an_error_unless_unpartitioned_is_asked_for(self):
         def fail(count, device):
             raise PartitionError("no")

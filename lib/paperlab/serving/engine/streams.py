@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from paperlab.hardware import sm_granularity
 from paperlab.serving.cluster import Lane
 from paperlab.serving.engine.green_contexts import (
     Partition,
@@ -86,16 +87,25 @@ class CudaStreams:
             raise PartitionError(f"{len(self._places)} lanes share {self.device}; green contexts divide it in two")
         properties = torch.cuda.get_device_properties(self.device)
         self._multiprocessors = properties.multi_processor_count
-        for count in layouts(self._multiprocessors, f"{properties.major}.{properties.minor}"):
+        capability = f"{properties.major}.{properties.minor}"
+        self._step = sm_granularity(capability)[1]
+        for count in layouts(self._multiprocessors, capability):
             self._partitions[count] = make(count, self.device)
 
     def stream(self, lane: str, share: float) -> Any:
-        """Return the stream for `lane` with `share` of the device; a share between layouts goes to the nearest."""
+        """Return the stream for `lane` with `share` of the device, rounded to the layouts' step.
+
+        Raises:
+            PartitionError: the share is further than half a step from every layout.
+        """
         if share >= 1 or not self._partitions or lane not in self._places:
             return self._whole[lane]
         place = self._places[lane]
         first_share = share if place == 0 else 1 - share
         count = nearest_layout(tuple(self._partitions), self._multiprocessors, first_share)
+        if abs(count - first_share * self._multiprocessors) > self._step / 2:
+            granted = (count if place == 0 else self._multiprocessors - count) / self._multiprocessors
+            raise PartitionError(f"lane {lane}: share is {share:.3f}; the nearest possible is {granted:.3f}")
         return self._partitions[count].streams[place]
 
     @contextmanager
