@@ -22,6 +22,7 @@ from paperlab.serving.saturation import Saturation
 class DeviceConstants:
     """Reachable fractions of the peaks, fixed costs, and saturation curves of one device.
 
+    `step_overhead_s` is paid once per iteration, `token_overhead_s` per sequence whose next token comes out.
     `mixed_penalty` stretches iterations that mix prefill and decode; `corun_penalty` stretches whatever runs beside
     another lane on the same device, on top of what shared bandwidth costs; `attention_sweeps` is how often a prefill
     chunk's attention reads the stored keys and values from memory (1: a perfect cache); `decode_sweeps` is the same for
@@ -36,6 +37,7 @@ class DeviceConstants:
     corun_penalty: float = 1.0
     attention_sweeps: float = 1.0
     decode_sweeps: float = 1.0
+    token_overhead_s: float = 0.0
     compute_curves: Mapping[str, Saturation] = field(default_factory=dict, hash=False)
     memory_curve: Saturation = field(default_factory=Saturation)
 
@@ -48,8 +50,9 @@ class DeviceConstants:
         for name in ("mixed_penalty", "corun_penalty", "attention_sweeps", "decode_sweeps"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"DeviceConstants: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.step_overhead_s < 0:
-            raise ValueError(f"DeviceConstants: step_overhead_s is {self.step_overhead_s}; it must not be negative")
+        for name in ("step_overhead_s", "token_overhead_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"DeviceConstants: {name} is {getattr(self, name)}; it must not be negative")
         if unknown := set(self.compute_curves) - set(OPERATORS):
             raise ValueError(f"DeviceConstants: curves for unknown operators {sorted(unknown)}")
 

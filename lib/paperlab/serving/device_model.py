@@ -50,7 +50,8 @@ class DeviceModel:
                 moved *= self.constants.decode_sweeps
             parts.append((operator, flops / self._flops_per_s, moved / self._bandwidth_Bps))
         penalty = self.constants.mixed_penalty if step.prefill_tokens and step.decode_tokens else 1.0
-        fixed_s = self.constants.step_overhead_s + self._all_reduce_s(step)
+        overhead_s = self.constants.step_overhead_s + self.constants.token_overhead_s * step.logits
+        fixed_s = overhead_s + self._all_reduce_s(step)
         return Load(tuple(parts), sum(part[2] for part in parts), fixed_s, penalty)
 
     def seconds(self, load: Load, share: float = 1.0, bandwidth: float = 1.0) -> float:

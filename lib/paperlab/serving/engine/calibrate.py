@@ -1,7 +1,8 @@
 """What the simulator has to know of this machine to predict the engine: constants fitted to measured iterations.
 
 The model is the simulator's own (`device_model`): per operator the longer of arithmetic and memory traffic, a fixed
-overhead, sweeps of attention over memory, a penalty for mixed batches, one for lanes side by side.
+overhead per iteration and per token that comes out, sweeps of attention over memory, a penalty for mixed batches, one
+for lanes side by side.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from paperlab.transformer import ModelShape
 FEWEST_STEPS = 30
 SHORT_OVERLAP = 0.05  # of an iteration: so little beside another lane counts as none
 _FLAT = Saturation(knee=0.01, decay=0.0)  # a lane on a CPU is one thread, whatever share it was promised
-_START = (1 / 50e9, 1 / 10e9, 1e-3, 1.0, 1.0, 1.1)  # s per FLOP, s per byte, s, sweeps, sweeps, penalty: any will do
+# Seconds per FLOP, per byte, per iteration, per token that comes out; sweeps of prefill and decode; mixed penalty.
+_START = (1 / 50e9, 1 / 10e9, 1e-3, 1e-4, 1.0, 1.0, 1.1)
+_LOWEST = (1e-13, 1e-13, 1e-7, 1e-9, 1.0, 1.0, 1.0)
 _PREFILL, _DECODE = OPERATORS.index("prefill_attention"), OPERATORS.index("decode_attention")
 
 
@@ -38,16 +41,13 @@ class Overlap(NamedTuple):
 
 
 class Iterations(NamedTuple):
-    """Measured iterations as arrays: FLOPs and bytes (N, operators), seconds, and which of them are mixed."""
+    """Measured iterations as arrays: FLOPs and bytes (N, operators), seconds, tokens that came out, which are mixed."""
 
     flops: NDArray[np.float64]
     moved_bytes: NDArray[np.float64]
     seconds: NDArray[np.float64]
+    emitted: NDArray[np.float64]
     mixed: NDArray[np.bool_]
-
-    def where(self, kept: NDArray[np.bool_]) -> Iterations:
-        """Return some of them."""
-        return Iterations(self.flops[kept], self.moved_bytes[kept], self.seconds[kept], self.mixed[kept])
 
 
 def calibrate(logs: EventLog | Sequence[EventLog], model: ModelShape, dtype: str = "fp32") -> dict[str, Any]:
@@ -90,15 +90,16 @@ def _iterations(cost: ModelCost, steps: Sequence[Step]) -> Iterations:
             column = OPERATORS.index(demand.operator)
             flops[row, column], moved[row, column] = demand.flops, demand.moved_bytes
     seconds = np.array([step.scheduler_s + step.end_s - step.start_s for step in steps])
-    return Iterations(flops, moved, seconds, np.array([step.shape.kind == "mixed" for step in steps]))
+    emitted = np.array([step.shape.logits for step in steps], dtype=float)
+    return Iterations(flops, moved, seconds, emitted, np.array([step.shape.kind == "mixed" for step in steps]))
 
 
 def _predict(x: NDArray[np.float64], rows: Iterations) -> NDArray[np.float64]:
-    per_flop, per_byte, overhead, prefill_sweeps, decode_sweeps, penalty = x
+    per_flop, per_byte, per_step, per_token, prefill_sweeps, decode_sweeps, penalty = x
     sweeps = np.ones(len(OPERATORS))
     sweeps[_PREFILL], sweeps[_DECODE] = prefill_sweeps, decode_sweeps
     longer = np.maximum(rows.flops * per_flop, rows.moved_bytes * sweeps * per_byte).sum(1)
-    return longer * np.where(rows.mixed, penalty, 1.0) + overhead
+    return longer * np.where(rows.mixed, penalty, 1.0) + per_step + per_token * rows.emitted
 
 
 def _fit(rows: Iterations, dtype: str) -> tuple[DeviceSpec, DeviceConstants]:
@@ -108,11 +109,11 @@ def _fit(rows: Iterations, dtype: str) -> tuple[DeviceSpec, DeviceConstants]:
     def residuals(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
         return _predict(np.exp(logarithms), rows) / rows.seconds - 1
 
-    low = np.log([1e-13, 1e-13, 1e-7, 1.0, 1.0, 1.0]) - 1e-9
+    low = np.log(_LOWEST) - 1e-9
     start = np.maximum(np.log(_START), low + 1e-6)
     found = least_squares(residuals, start, bounds=(low, np.log(1e3)), loss="soft_l1", f_scale=0.2)
-    x = np.maximum(np.exp(found.x), [0, 0, 0, 1, 1, 1])
-    x[:3] *= rows.seconds.sum() / _predict(x, rows).sum()
+    x = np.maximum(np.exp(found.x), _LOWEST)
+    x[:4] *= rows.seconds.sum() / _predict(x, rows).sum()
     rates: dict[str, Any] = {"bandwidth_Bps": float(1 / x[1]), "peak_flops_per_s": {dtype: float(1 / x[0])}}
     spec = replace(processor(), **rates, source="rates fitted to the engine's iterations")
     return spec, DeviceConstants(
@@ -120,9 +121,10 @@ def _fit(rows: Iterations, dtype: str) -> tuple[DeviceSpec, DeviceConstants]:
         memory_efficiency=1.0,
         step_overhead_s=float(x[2]),
         source="fitted to the engine's iterations",
-        attention_sweeps=float(x[3]),
-        decode_sweeps=float(x[4]),
-        mixed_penalty=float(x[5]),
+        token_overhead_s=float(x[3]),
+        attention_sweeps=float(x[4]),
+        decode_sweeps=float(x[5]),
+        mixed_penalty=float(x[6]),
         compute_curves=dict.fromkeys(OPERATORS, _FLAT),
         memory_curve=_FLAT,
     )
