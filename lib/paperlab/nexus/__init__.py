@@ -11,6 +11,7 @@ From the paper's parts to files:
     two lanes, switching (Fig. 8), ablations         policy.py
     constants (§5) and what the paper leaves open    settings.py
     tables and figures                               experiments.py, plots.py, serving_plots.py, from studies
+    measured on a GPU, read back                     gpu_evidence.py, from gpu; recorded.py
     how much of them a profile runs                  config.py
     the notebook's exercises, panel                  exercises.py, what_if.py
 """

@@ -52,6 +52,7 @@ class Bench:
         self.on = compute_device(device)
         self.dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self._held: dict[str, Any] = {}
+        self._stream = torch.cuda.Stream(self.on) if device == "cuda" else None
 
     @property
     def dtype_name(self) -> str:
@@ -72,6 +73,13 @@ class Bench:
                 torch.cuda.empty_cache()
             self._held[key] = make()
         return self._held[key]
+
+    def run(self, measure: Callable[..., pd.DataFrame], *args: Any) -> pd.DataFrame:
+        """Return `measure(self, *args)`, issued on a stream of its own: the default one cannot capture graphs."""
+        if self.device != "cuda":
+            return measure(self, *args)
+        with torch.cuda.device(self.on), torch.cuda.stream(self._stream):
+            return measure(self, *args)
 
     def rig(self) -> Rig:
         """Return the model of the single iterations, with room for the largest batch."""
@@ -124,7 +132,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def on_stream(self, stream: Any | None) -> AbstractContextManager[Any]:
-        """Return a context in which work is issued on `stream`; nothing for None."""
+        """Return a context in which work is issued on `stream`; None: where it is issued now."""
         return nullcontext() if stream is None else torch.cuda.stream(stream)
 
     def device_s(self, action: Callable[[], Any]) -> list[float]:

@@ -23,7 +23,6 @@ from paperlab.serving.engine.green_contexts import (
     PartitionError,
     check_disjoint,
     layouts,
-    make_partition,
     nearest_layout,
     shared_partition,
 )
@@ -57,16 +56,11 @@ def partitions(bench: Bench) -> pd.DataFrame:
 def _partition(bench: Bench, count: int) -> dict[str, Any]:
     row = {"arm": f"{count} SMs first", "asked_first": count, "partition": UNPARTITIONED}
     try:
-        made = make_partition(count, bench.on)
+        made = shared_partition(count, bench.on)
+        seen = check_disjoint(made)
     except PartitionError as error:
         return row | {"status": f"{FAILED}: {error}"}
     granted = dict(zip(("granted_first", "granted_second"), made.counts, strict=True))
-    try:
-        seen = check_disjoint(made)
-    except PartitionError as error:
-        return row | granted | {"status": f"{FAILED}: {error}"}
-    finally:
-        made.close()
     return row | granted | {"partition": GREEN, "status": "ok"} | _seen(*seen)
 
 
@@ -138,9 +132,9 @@ def _motivation(bench: Bench, rig: Rig) -> dict[str, Batch]:
 
 
 def shares(bench: Bench, count: int | None) -> pd.DataFrame:
-    """Return latencies alone (Fig. 5): prefill and projections on the first `count` multiprocessors, decode on the rest.
+    """Return latencies alone (Fig. 5): prefill on the first `count` multiprocessors, decode on the rest.
 
-    None: each on the whole device.
+    None: each on the whole device. `projections` are the linear layers around attention, of a chunk.
 
     Raises:
         PartitionError: the device cannot be divided so.
@@ -218,7 +212,7 @@ def _beside(bench: Bench, rig: Rig, stream: Any, stored: int | None) -> Iterator
         return
     batch, runner = bench.prefill_batch(rig, stored), Runner(rig.decoder)
     bench.synchronize()
-    started, ending = threading.Event(), threading.Event()
+    started, ending, failures = threading.Event(), threading.Event(), list[Exception]()
 
     def prefill() -> None:
         try:
@@ -229,7 +223,8 @@ def _beside(bench: Bench, rig: Rig, stream: Any, stored: int | None) -> Iterator
                         stream.synchronize()
                     done.append(stored)
                     started.set()
-        finally:
+        except Exception as error:
+            failures.append(error)
             started.set()
 
     worker = threading.Thread(target=prefill, name="prefill")
@@ -240,6 +235,8 @@ def _beside(bench: Bench, rig: Rig, stream: Any, stored: int | None) -> Iterator
     finally:
         ending.set()
         worker.join()
+    if failures:  # what was measured had no neighbor
+        raise failures[0]
 
 
 def _median(bench: Bench, runner: Runner, rig: Rig, batch: Batch) -> float:

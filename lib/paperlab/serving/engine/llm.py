@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from paperlab.hardware.detect import this_machine
 from paperlab.serving.cluster import Cluster
 from paperlab.serving.deployment import Deployment
 from paperlab.serving.engine.completion import Completion, Detokenizer, Piece, completions
 from paperlab.serving.engine.executor import Executor, OnToken
-from paperlab.serving.engine.machine import this_deployment
+from paperlab.serving.engine.machine import alarm, described, this_deployment
 from paperlab.serving.engine.prompts import per_prompt, to_ids
-from paperlab.serving.engine.resources import load_model, reserve
+from paperlab.serving.engine.resources import compute_device, load_model, reserve
 from paperlab.serving.engine.runner import Runner
 from paperlab.serving.engine.sampling import Sampler, Sampling
 from paperlab.serving.engine.streams import CpuStreams, CudaStreams, Sharing, Streams
@@ -72,23 +71,32 @@ class LLM:
             ValueError: a bad checkpoint, an unknown name, a size below 1.
             PartitionError: lanes share a GPU that cannot be divided.
         """
-        self.device = _device(device)
+        self.device = compute_device(device)
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.seed, self.block_size = seed, block_size
-        self.policy = make_policy(policy) if isinstance(policy, str) else policy
-        self._unused_policy = copy.deepcopy(self.policy)
+        self._use(policy)
         decoder, self.stop_tokens, self.tokenizer = load_model(model, self.dtype, self.device, seed)
         self.shape, self._runner, self._deployment = decoder.shape, Runner(decoder), deployment
         self._stores = reserve(
             self.policy.lanes, self.shape, block_size, self.dtype, self.device, kv_blocks, host_blocks
         )
-        self._streams: Streams = (
-            CudaStreams(self.policy.lanes, self.device, sharing)
-            if self.device.type == "cuda"
-            else CpuStreams(self.policy.lanes)
-        )
+        self._sharing = sharing
+        self._streams = self._make_streams()
         self._busy = threading.Lock()
         self.log = EventLog()
+
+    def with_policy(self, policy: str | Policy) -> LLM:
+        """Return an engine for another policy on this one's weights, pools and graphs; of both, one runs at a time."""
+        other = copy.copy(self)
+        other._use(policy)
+        other._streams = other._make_streams()
+        return other
+
+    def warm_up(self, lane: str, share: float = 1.0, sequences: int = 64) -> None:
+        """Capture what `lane` needs to decode up to `sequences` at `share`, so that no request waits for it."""
+        resource = next(known.resource for known in self.policy.lanes if known.name == lane)
+        with self._exclusive(), self._streams.on(lane, share):
+            self._runner.warm_up(self._stores[resource], sequences)
 
     def generate(
         self,
@@ -129,8 +137,11 @@ class LLM:
         ids, requests, samplers = self._plan(prompts, max_new_tokens, sampling, None)
         return self._stream({index: list(prompt) for index, prompt in enumerate(ids)}, requests, samplers)
 
-    def serve(self, workload: Workload) -> EventLog:
-        """Serve a workload in real time and return the log: random prompts of its lengths, outputs forced to theirs."""
+    def serve(self, workload: Workload, limit_s: float | None = None) -> EventLog:
+        """Serve a workload in real time and return the log: random prompts of its lengths, outputs forced to theirs.
+
+        After `limit_s` nothing more is started; the log tells of what is left as unfinished.
+        """
         draw = np.random.default_rng(self.seed)
         shape, forced = self.shape, Sampling(stop_tokens=())
         tokens, samplers = {}, {}
@@ -139,7 +150,18 @@ class LLM:
             samplers[request.request_id] = Sampler(forced, 0)
         about = {"workload": workload.name, "rate_per_s": workload.rate_per_s, "seed": workload.seed}
         with self._exclusive():
-            return self._executor(tokens, samplers, about=about).run(workload.requests)
+            executor = self._executor(tokens, samplers, about=about)
+            with alarm(limit_s, executor.stop):
+                return executor.run(workload.requests)
+
+    def _use(self, policy: str | Policy) -> None:
+        self.policy = make_policy(policy) if isinstance(policy, str) else policy
+        self._unused_policy = copy.deepcopy(self.policy)
+
+    def _make_streams(self) -> Streams:
+        if self.device.type == "cuda":
+            return CudaStreams(self.policy.lanes, self.device, self._sharing)
+        return CpuStreams(self.policy.lanes)
 
     def _plan(
         self,
@@ -214,24 +236,13 @@ class LLM:
         return this_deployment(self.shape, self.policy.limits, self.block_size, blocks, self.dtype, self.device)
 
     def _about(self) -> dict[str, Any]:
-        on_cuda = self.device.type == "cuda"
         return {
             "system": self.policy.name,
             "model": self.shape.name,
-            "device": torch.cuda.get_device_name(self.device) if on_cuda else this_machine().cpu,
             "lanes": tuple(lane.name for lane in self.policy.lanes),
             "tp": 1,
             "seed": self.seed,
             "kv_blocks": next(iter(self._stores.values())).scratch,
             "block_size": self.block_size,
-            "dtype": str(self.dtype).removeprefix("torch."),
             "partition": self._streams.partition,
-            "evidence": "measured-gpu" if on_cuda else "measured-cpu",
-        }
-
-
-def _device(wanted: str | torch.device | None) -> torch.device:
-    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
+        } | described(self.device, self.dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -32,6 +35,29 @@ def this_deployment(
         spec, known, name = processor(), _CPU_CONSTANTS, "fp32"
     tokens = kv_blocks * block_size
     return Deployment(shape, spec, known, dtype=name, limits=limits, block_size=block_size, kv_tokens=tokens)
+
+
+def described(on: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Return the machine's columns of a run: device, dtype, and the class of evidence that its times are."""
+    on_cuda = on.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(on) if on_cuda else this_machine().cpu,
+        "dtype": str(dtype).removeprefix("torch."),
+        "evidence": "measured-gpu" if on_cuda else "measured-cpu",
+    }
+
+
+@contextmanager
+def alarm(after_s: float | None, ring: Callable[[], None]) -> Iterator[None]:
+    """Call `ring` from another thread if the block takes longer than `after_s`; None: never."""
+    clock = None if after_s is None else threading.Timer(after_s, ring)
+    if clock is not None:
+        clock.start()
+    try:
+        yield
+    finally:
+        if clock is not None:
+            clock.cancel()
 
 
 _CPU_CONSTANTS = DeviceConstants(

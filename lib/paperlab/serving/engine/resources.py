@@ -28,6 +28,14 @@ class Model(NamedTuple):
     tokenizer: Any | None = None
 
 
+def compute_device(wanted: str | torch.device | None) -> torch.device:
+    """Return the device meant: CUDA's current one where nothing is `wanted` and there is one, else the CPU."""
+    device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 def load_model(source: str | Path | ModelShape, dtype: torch.dtype, device: torch.device, seed: int) -> Model:
     """Return the model of a checkpoint folder, or random weights for a shape or a preset's name."""
     if isinstance(source, str) and source in PRESETS and not Path(source).exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping
+from collections.abc import Sequence as Listed
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from paperlab.serving.engine.attention import PagedAttention
 from paperlab.serving.engine.batch import FlatBatch, flatten
 from paperlab.serving.engine.memory import KvStore
+from paperlab.serving.request import Request, Sequence
 from paperlab.serving.work import Chunk
 from paperlab.transformer.model import Attend, Decoder
 
@@ -40,14 +43,30 @@ class Runner:
             self._graphs = DecodeGraphs(self._forward, decoder.shape.max_positions)
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk], tokens: Mapping[int, list[int]], store: KvStore) -> tuple[list[int], Tensor]:
+    def run(self, chunks: Listed[Chunk], tokens: Mapping[int, list[int]], store: KvStore) -> tuple[list[int], Tensor]:
         """Compute `chunks`; return the ids of the requests whose next token comes out, and their logits (ids, V)."""
         batch = flatten(chunks, tokens, store)
         emitting = [batch.chunks[index].sequence.request.request_id for index in batch.emitting]
+        return emitting, self.forward(batch, store)
+
+    @torch.inference_mode()
+    def forward(self, batch: FlatBatch, store: KvStore) -> Tensor:
+        """Compute a batch that is laid out already; return the logits of the chunks that leave nothing pending."""
         rows = batch.last_rows
         if self._graphs is not None and self._graphs.fits(batch):
-            return emitting, self._graphs.run(batch, store)[rows]
-        return emitting, self._forward(batch.ids_1N, batch.positions_1N, self._attention(batch, store), rows)
+            logits = self._graphs.run(batch, store)
+            return logits if len(rows) == len(logits) else logits[rows]
+        return self._forward(batch.ids_1N, batch.positions_1N, self._attention(batch, store), rows)
+
+    def warm_up(self, store: KvStore, sequences: int) -> None:
+        """Capture the graphs for decode batches of up to `sequences` on the current stream; the store must be idle."""
+        if self._graphs is None:
+            return
+        from paperlab.serving.engine.graphs import BUCKETS
+
+        for size in BUCKETS[: bisect_left(BUCKETS, sequences) + 1]:
+            chunks = [Chunk(Sequence(Request(index, 0.0, 1, 1), blocks=[0]), 1) for index in range(size)]
+            self.run(chunks, {index: [0] for index in range(size)}, store)
 
     def _attention(self, batch: FlatBatch, store: KvStore) -> Attend:
         if self.backend == "torch":
@@ -57,9 +76,7 @@ class Runner:
         shape = self.decoder.shape
         return TritonAttention.of(store, batch, shape.heads // shape.kv_heads)
 
-    def _forward(
-        self, ids_1N: Tensor, positions_1N: Tensor, attend: Attend, rows: Sequence[int] | None = None
-    ) -> Tensor:
+    def _forward(self, ids_1N: Tensor, positions_1N: Tensor, attend: Attend, rows: Listed[int] | None = None) -> Tensor:
         """Return the logits of `rows`, or of all."""
         model = self.decoder
         x_1NH, rotary = model.embed_tokens(ids_1N), model.rotary(positions_1N)
