@@ -11,6 +11,7 @@
     where lanes issue their work       streams.py, green_contexts.py (Nexus §4.2), probe.py
     decoding in one launch             graphs.py
     what policies learn of the machine machine.py
+    what the simulator learns of it    calibrate.py; how well it then predicts: prediction.py
 
 What is for CUDA alone (compiled kernels, graphs, green contexts) has not run on a GPU yet.
 """
