@@ -132,7 +132,11 @@ def decode_bandwidth(p_attn, decode_bytes, attention_bytes, dense_bytes):
 
 # %% tags=["check"]
 exercises.check_decode_bandwidth(decode_bandwidth)
-print("right:", round(decode_bandwidth(0.2, 4.4e9, 0.3e9, 5.5e9), 2), "for 20 sequences of 6,000 tokens")
+print(
+    "right:",
+    round(decode_bandwidth(0.2, 4.4e9, 0.3e9, 5.5e9), 2),
+    "for 20 sequences of 6,000 tokens",
+)
 
 # %% [markdown]
 # ## 4. Choosing the split
@@ -147,11 +151,15 @@ from paperlab.nexus.search import search
 from paperlab.nexus.settings import Settings
 from paperlab.nexus.studies.saturation_study import published_model
 
-co_run = published_model().co_run(steps["prefill only: a chunk of 2,048"], steps["decode only: 20 sequences"])
+co_run = published_model().co_run(
+    steps["prefill only: a chunk of 2,048"], steps["decode only: 20 sequences"]
+)
 found = search(co_run, "prefill", 50, Settings(), floor=5)
 print(f"prefill gets {found.percent} %; {found.evaluations} evaluations of the model:")
 for probe in found.trace[:3] + found.trace[-2:]:
-    print(f"  {probe.step:8} {probe.percent:3d} %  decode {1e3 * probe.other_s:.2f} ms (limit {1e3 * found.bound_s:.2f})")
+    print(
+        f"  {probe.step:8} {probe.percent:3d} %  decode {1e3 * probe.other_s:.2f} ms (limit {1e3 * found.bound_s:.2f})"
+    )
 
 # %% [markdown]
 # ### Exercise 4: the core of the search
@@ -171,7 +179,11 @@ def split(decode_s, beta):
 
 # %% tags=["check"]
 exercises.check_split(split)
-print("right: on an L20 it gives", split(lambda share: co_run.decode_s(share), 1.1), "% without contention")
+print(
+    "right: if decode takes 1 + 0.05 / share, prefill gets",
+    split(lambda share: 1 + 0.05 / share, 1.1),
+    "%",
+)
 
 # %% [markdown]
 # ### What if?
@@ -199,9 +211,7 @@ plt.show()
 # %% tags=["solution"]
 def spf(prompts, now, gamma):
     """Return the indices of `prompts`, (remaining tokens, arrival time) each, in the order of service."""
-    return sorted(
-        range(len(prompts)), key=lambda i: prompts[i][0] - gamma * (now - prompts[i][1])
-    )
+    return sorted(range(len(prompts)), key=lambda i: prompts[i][0] - gamma * (now - prompts[i][1]))
 
 
 # %% tags=["check"]
@@ -258,8 +268,18 @@ run.save_figure(
 
 # %%
 summary = pd.concat([log.summary() for log in logs.values()], ignore_index=True)
-columns = ["system", "ttft_mean_s", "ttft_p95_s", "tbt_mean_s", "tbt_p95_s", "requests_per_s", "evidence"]
-run.save_table(summary[columns], "summary", caption="The same thirty requests under both schedulers.")
+columns = [
+    "system",
+    "ttft_mean_s",
+    "ttft_p95_s",
+    "tbt_mean_s",
+    "tbt_p95_s",
+    "requests_per_s",
+    "evidence",
+]
+run.save_table(
+    summary[columns], "summary", caption="The same thirty requests under both schedulers."
+)
 
 # %% [markdown]
 # `logs["Nexus"].save_trace("trace.json")` writes a file that ui.perfetto.dev opens.
