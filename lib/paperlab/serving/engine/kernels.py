@@ -92,6 +92,17 @@ def paged_attention(
 
 
 @triton.jit
+def _add_keys(scores, v, highest, total, mixed):  # type: ignore[no-untyped-def]
+    """One step of the online softmax: rescale what is there to the new highest score and add these keys."""
+    peak = tl.maximum(highest, tl.max(scores, 1))
+    base = tl.where(peak == float("-inf"), 0.0, peak)  # a row may see none of these keys
+    power = tl.exp(scores - base[:, None])
+    kept = tl.exp(highest - base)
+    mixed = mixed * kept[:, None] + tl.dot(power.to(v.dtype), v, input_precision="ieee")
+    return peak, total * kept + tl.sum(power, 1), mixed
+
+
+@triton.jit
 def _attend(  # type: ignore[no-untyped-def]
     q_ptr, k_ptr, v_ptr, out_ptr, part_ptr, weight_ptr, tables_ptr, lengths_ptr, starts_ptr, sequence_ptr, first_ptr,
     scale, table_stride, block_size, N, A, G,
@@ -131,13 +142,7 @@ def _attend(  # type: ignore[no-untyped-def]
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         seen = (key[None, :] <= stored + query[:, None]) & (key < end)[None, :]
         scores = tl.where(seen, scores, float("-inf"))
-        peak = tl.maximum(highest, tl.max(scores, 1))
-        base_row = tl.where(peak == float("-inf"), 0.0, peak)  # a row may see none of these keys
-        power = tl.exp(scores - base_row[:, None])
-        kept = tl.exp(highest - base_row)
-        total = total * kept + tl.sum(power, 1)
-        mixed = mixed * kept[:, None] + tl.dot(power.to(v.dtype), v, input_precision="ieee")
-        highest = peak
+        highest, total, mixed = _add_keys(scores, v, highest, total, mixed)
     total = tl.where(total == 0.0, 1.0, total)  # a row that saw no keys has weight exp(-inf)
     mixed = mixed / total[:, None]
     if PARTS == 1:
