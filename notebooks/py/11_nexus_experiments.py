@@ -296,7 +296,7 @@ run.save_table(
 #
 # The simulator's constants are fitted to iterations of one workload on this machine, then asked about workloads that it has not seen.
 # `error` is simulated over measured, minus one. On a machine with other work to do, the measured side itself wanders:
-# `unsteadiness` says by how much the calibration's own runs differed. Within 15 to 20 % on idle cores is what we ask for.
+# `noise` is the standard error of the calibration runs' pace. Within 15 to 20 % on idle cores is what we ask for.
 
 # %%
 run.save_table(
