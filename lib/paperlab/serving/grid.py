@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -66,9 +69,20 @@ def run_cells(cells: Iterable[Cell], workers: int = 1) -> pd.DataFrame:
     else:
         # Spawned, not forked: the caller may hold threads of torch.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(workers, len(todo)), context, _end_with, (os.getpid(),)) as pool:
             rows = list(pool.map(_row, todo, chunksize=max(1, len(todo) // (8 * workers))))
     return pd.concat(rows, ignore_index=True)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent is gone; a killed parent cannot tell it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _row(cell: Cell) -> pd.DataFrame:
