@@ -88,11 +88,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return this rank's part of the attention's contribution."""
         qkv = self.qkv(x).unflatten(-1, (self.groups, self.queries + 2, self.head_dim))
-        q, k, v = qkv.split((self.queries, 1, 1), dim=-2)
         if self.theta is not None:
-            position_dim = 1 if self.flash else 0
-            q = kernels.rotate(q, position_dim, self.theta, False)
-            k = kernels.rotate(k, position_dim, self.theta, False)
+            qkv = kernels.rotate(qkv, self.queries + 1, 1 if self.flash else 0, self.theta)
+        q, k, v = qkv.split((self.queries, 1, 1), dim=-2)
         del qkv
         return self.out(self._flash(q, k, v) if self.flash else self._math(q, k, v))
 
@@ -126,7 +124,7 @@ class Mlp(nn.Module):
         """Return this rank's part of the MLP's contribution."""
         if self.gate is None:
             return self.down(F.gelu(self.up(x)))
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(kernels.swiglu(self.gate(x), self.up(x)))
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @torch.library.custom_op("mist::causal_softmax", mutates_args=())
@@ -87,31 +88,65 @@ def _norm_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, None
 rms_norm.register_autograd(_norm_backward, setup_context=_save_norm)
 
 
-@torch.library.custom_op("mist::rotate", mutates_args=())
-def rotate(x: Tensor, position_dim: int, theta: float, backward: bool) -> Tensor:
-    """Turn each pair (x_i, x_{i+D/2}) of the last dimension by its position's angle, or back by it."""
+@torch.library.custom_op("mist::swiglu", mutates_args=())
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) · up, of which only the two inputs are kept."""
+    return F.silu(gate).mul_(up)
+
+
+@swiglu.register_fake
+def _(gate: Tensor, up: Tensor) -> Tensor:
+    return torch.empty_like(gate)
+
+
+@torch.library.custom_op("mist::swiglu_backward", mutates_args=())
+def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of gate and up."""
+    share = torch.sigmoid(gate)
+    silu = gate * share
+    return grad * up * share * (1 + gate - silu), grad * silu
+
+
+@swiglu_backward.register_fake
+def _(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(gate), torch.empty_like(up)
+
+
+swiglu.register_autograd(
+    lambda ctx, grad: swiglu_backward(grad, *ctx.saved_tensors),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+@torch.library.custom_op("mist::rotate_", mutates_args=("x",))
+def rotate_(x: Tensor, position_dim: int, theta: float, back: bool) -> None:
+    """Turn each pair (x_i, x_{i+D/2}) of the last dimension by its position's angle, or back by it, in place."""
     half = x.shape[-1] // 2
     frequency = theta ** -(torch.arange(half, device=x.device, dtype=torch.float32) / half)
     position = torch.arange(x.shape[position_dim], device=x.device, dtype=torch.float32)
     angle = torch.outer(position, frequency)
     shape = [1] * x.dim()
     shape[position_dim], shape[-1] = angle.shape
-    cos, sin = angle.cos().view(shape), angle.sin().view(shape) * (-1 if backward else 1)
-    first, second = x.float().chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)
+    cos, sin = angle.cos().view(shape), angle.sin().view(shape) * (-1 if back else 1)
+    first, second = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, -1)
+    x.copy_(torch.cat((first * cos - second * sin, second * cos + first * sin), -1))
 
 
-@rotate.register_fake
-def _(x: Tensor, position_dim: int, theta: float, backward: bool) -> Tensor:
-    return x.new_empty(x.shape)
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int, position_dim: int, theta: float) -> Tensor:
+        ctx.arguments = count, position_dim, theta
+        ctx.mark_dirty(x)
+        rotate_(x.narrow(-2, 0, count), position_dim, theta, False)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        count, position_dim, theta = ctx.arguments
+        rotate_(grad.narrow(-2, 0, count), position_dim, theta, True)
+        return grad, None, None, None
 
 
-def _save_rotation(ctx: Any, inputs: Any, output: Any) -> None:
-    _, ctx.position_dim, ctx.theta, ctx.back = inputs
-
-
-def _rotate_back(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-    return rotate(grad, ctx.position_dim, ctx.theta, not ctx.back), None, None, None
-
-
-rotate.register_autograd(_rotate_back, setup_context=_save_rotation)
+def rotate(x: Tensor, count: int, position_dim: int, theta: float) -> Tensor:
+    """Apply rotary positions to the first `count` heads of x (… heads D), in place; so is its gradient's way back."""
+    return _Rotate.apply(x, count, position_dim, theta)

@@ -25,7 +25,7 @@ class Links:
     def __post_init__(self) -> None:
         for name, (bandwidth, latency_s) in [*self.groups.items(), ("copy", self.host_to_device)]:
             if not (bandwidth > 0 and latency_s >= 0):
-                raise ValueError(f"link {name}: bandwidth {bandwidth} must be positive, latency {latency_s} not negative")
+                raise ValueError(f"link {name}: bandwidth {bandwidth}, latency {latency_s}; write positive numbers")
 
     def all_gather_s(self, size_bytes: ArrayLike, nodes: int, per_node: int) -> Any:
         """Return the seconds until every device of the group holds all `size_bytes`; 0 for a group of one.

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 RESOURCES = "CGHD"
 SUBSETS = ("CGHD", "CGH", "CGD", "CHD", "GHD", "CG", "CH", "CD", "GH", "GD", "HD")
 BOUNDS = (1.0, 50.0)
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 def _mask(subset: str) -> int:
@@ -54,12 +54,12 @@ class Interference:
                 table[_mask(subset), RESOURCES.index(resource)] = rest.pop(0)
         return table
 
-    def time_s(self, compute_s: ArrayLike, collective_s: ArrayLike, to_device_s: ArrayLike, to_host_s: ArrayLike) -> Any:
-        """Return the seconds until all four are done, given what each takes alone; arrays broadcast.
+    def time_s(self, compute: ArrayLike, collective: ArrayLike, to_device: ArrayLike, to_host: ArrayLike) -> Any:
+        """Return the seconds until all four are done, given the seconds that each takes alone; arrays broadcast.
 
         While a set runs, each member is slowed by its factor; when the first ends, the rest goes on as a smaller set.
         """
-        arrays = np.broadcast_arrays(*(np.asarray(x, float) for x in (compute_s, collective_s, to_device_s, to_host_s)))
+        arrays = np.broadcast_arrays(*(np.asarray(x, float) for x in (compute, collective, to_device, to_host)))
         shape = arrays[0].shape
         alone = np.stack([array.reshape(-1) for array in arrays], axis=1)
         return overlapped_s(alone, self.table()).reshape(shape)[()]

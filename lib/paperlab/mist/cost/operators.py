@@ -16,7 +16,7 @@ from paperlab.mist.symbolic.tracer import Unit
 KINDS = {
     "mm": "product", "baddbmm": "scores", "bmm": "context", "causal_softmax": "softmax",
     "_scaled_dot_product_flash_attention_for_cpu": "attention", "native_layer_norm": "norm", "rms_norm": "norm",
-    "add": "add", "gelu": "gelu", "silu": "gelu", "mul": "gelu", "rotate": "gelu", "embedding": "embedding",
+    "add": "add", "gelu": "gelu", "swiglu": "gelu", "_RotateBackward": "gelu", "embedding": "embedding",
     "_CrossEntropyBackward": "cross_entropy",
 }  # fmt: skip
 _FREE = {"cat", "clone", "masked_fill_", "sub", "stack", "view"}

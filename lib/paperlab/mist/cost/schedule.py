@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from paperlab.mist.cost.setting import Policies, Setting
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def transfers(setting: Setting, policies: Policies) -> Transfers:
     weights, group = block.sizes.weights, setting.dp_group
     sharded = [np.where((policies.zero >= level) & (dp > 1), 1.0, 0.0) for level in (3, 2, 1)]
     ws, gs, os = sharded
-    kept = [size / np.where(shard > 0, dp, 1) for size, shard in zip((weights, weights, block.optimizer_bytes), sharded, strict=True)]
+    full = (weights, weights, block.optimizer_bytes)
+    kept = [size / np.where(shard > 0, dp, 1) for size, shard in zip(full, sharded, strict=True)]
     moved = [
         kept[0] * policies.weight_offload,
         kept[1] * policies.grad_offload,
@@ -189,7 +190,7 @@ def stage_times(
         )
         total = total + pick(blocks.first, every) + pick(blocks.last, some)
     hidden_s = np.where(some, blocks.exposed_before_backward_s[1], blocks.exposed_before_backward_s[0])
-    ends = [_embedding_s(setting)] if first else []
+    ends: list[tuple[Any, Any]] = [_embedding_s(setting)] if first else []
     ends += [_head_s(setting, hidden_s)] if last else []
     stable_s = total.stable_s + sum(seconds for seconds, _ in ends)
     extra_s = total.extra_s + sum(extra for _, extra in ends)

@@ -99,14 +99,14 @@ def _cached_layers(key: _Key) -> dict[str, LayerCost]:
     functions, costs = compiled(spec), {}
     for kind, trace in symbolic_trace(spec).items():
         forward_s, backward_s = operators.layer_s(trace, batch, tp)
-        tp_s = [
+        forward_tp_s, backward_tp_s = (
             sum(links.all_reduce_s(float(size.at(batch, tp)), 1, tp) for size in messages)
             for messages in (trace.forward_messages, trace.backward_messages)
-        ]
+        )
         sizes = functions[kind](batch, tp)
         accumulate_s = operators.accumulate_s(trace.weights, spec.bytes_per_element, batch, tp)
         optimizer = sizes.weights / spec.bytes_per_element * OPTIMIZER_BYTES_PER_PARAMETER
-        costs[kind] = LayerCost(forward_s, backward_s, *tp_s, accumulate_s, sizes, optimizer)
+        costs[kind] = LayerCost(forward_s, backward_s, forward_tp_s, backward_tp_s, accumulate_s, sizes, optimizer)
     return costs
 
 

@@ -229,6 +229,7 @@ class _Run:
             if recompute:
                 edge = _end(self.layer(*inputs))
                 inputs = ()
+            assert edge is not None
             torch.autograd.backward(edge, torch.empty(0))
         self.group.tracer = None
         return _Pass(tracer, saved)
