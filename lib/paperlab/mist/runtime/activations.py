@@ -84,8 +84,8 @@ class SavedActivations:
             move.copy_in()
 
     def arrived(self) -> None:
-        """Let go of the host memory; for the compute thread, after `copy_in` is done."""
-        self._moves = []
+        """Let go of the host memory and of the storages, which now belong to autograd alone; after `copy_in` is done."""
+        self._moves, self._flat = [], {}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ class Options:
     trace: bool = True
     device: str = "cpu"
     seed: int = 0
-    adam: Adam = Adam()
+    adam: Adam = field(default_factory=Adam)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from paperlab.mist.models import ModelSpec
 from paperlab.mist.plan import Plan
 from paperlab.mist.runtime.build import Built, Options, build, check_runnable
 from paperlab.mist.runtime.groups import make_groups, world
-from paperlab.mist.runtime.memory import LiveTensors, Peak
+from paperlab.mist.runtime.memory import LiveTensors, Peak, Pool
 from paperlab.mist.runtime.schedule import Step, one_forward_one_backward
 from paperlab.mist.runtime.stage import StageRunner
 from paperlab.mist.runtime.trace import Span
@@ -36,13 +36,13 @@ class RankResult:
     tp_rank: int
     losses: list[float] = field(default_factory=list)
     iteration_s: list[float] = field(default_factory=list)
-    peaks: dict[tuple[str, str], Peak] = field(default_factory=dict)
+    peaks: dict[tuple[Pool, str], Peak] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     spans: list[Span] = field(default_factory=list)
     grads: list[list[Tensor]] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
 
-    def peak(self, pool: str = "device", phase: str | None = None) -> Peak:
+    def peak(self, pool: Pool = "device", phase: str | None = None) -> Peak:
         """Return the highest peak of a pool, over the phases of training or within one."""
         found = [peak for (p, name), peak in self.peaks.items() if p == pool and phase in (None, name)]
         return max(found, key=lambda peak: peak.bytes, default=Peak(0, ""))
@@ -119,12 +119,14 @@ class Trainer:
         arrived = self._exchange(None, None, self.steps[0])
         for step, following in pairwise([*self.steps, None]):
             assert step is not None
+            result: Tensor | None
             if step.kind == "forward":
                 tokens, labels = batches[step.microbatch]
-                result = self.runner.forward(step.microbatch, tokens if arrived is None else arrived, labels)
-                if self.built.kinds[-1] == "head":
-                    loss += share * result
-                    result = None
+                made = self.runner.forward(step.microbatch, tokens if arrived is None else arrived, labels)
+                is_loss = self.built.kinds[-1] == "head"
+                loss += share * made if is_loss else 0
+                result = None if is_loss else made
+                del made
             else:
                 last = step.microbatch == self.plan.accumulation - 1
                 result = self.runner.backward(step.microbatch, unit if arrived is None else arrived, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from torch import Tensor
 
@@ -95,7 +96,7 @@ class Fetcher:
             self.counters["d2h weights"] += state.weights.host_bytes
             lane, tags = self.lanes["swap-out"], {"module": index, "microbatch": microbatch}
             state.weight_ring.leaving[index % 2] = lane.submit(
-                "weights", lambda: state.weights.store(state.weight), **tags
+                "weights", lambda: state.weights.store(state.weight), (), **tags
             )
         state.updated = False
 
@@ -109,7 +110,7 @@ class Fetcher:
         if saved.moved_bytes:
             saved.reserve()
             self.counters["h2d activations"] += saved.moved_bytes
-            ready.append(lane.submit("activations", saved.copy_in, **tags))
+            ready.append(lane.submit("activations", saved.copy_in, (), **tags))
         if (ring := state.grad_ring) is not None:
             label, work = ("zero gradients", state.grad.zero_) if state.fresh else ("gradients", state.load_grads)
             self.counters["h2d gradients"] += 0 if state.fresh else state.grads.host_bytes
@@ -123,7 +124,7 @@ class Fetcher:
         reduced = []
         if state.zero >= 2 or (last and self.built.reducer.size > 1):
             self.counters["reduced"] += state.grad.nbytes
-            reduced = [self.lanes["reduce"].submit("reduce", lambda: self.built.reduce(state), **tags)]
+            reduced = [self.lanes["reduce"].submit("reduce", lambda: self.built.reduce(state), (), **tags)]
         if (ring := state.grad_ring) is not None:
             self.counters["d2h gradients"] += state.grads.host_bytes
             ring.leaving[index % 2] = self.lanes["swap-out"].submit(
@@ -186,17 +187,17 @@ class Fetcher:
         grads = [_whole_grad(state, self.ledger) for state in self.states]
         lane = self.lanes["swap-in"]
         for state, staging, grad in zip(self.states, staged, grads, strict=True):
-            lane.submit("optimizer", lambda s=state, b=staging, g=grad: _load_all(s, b, g), module=state.index)
+            lane.submit("optimizer", partial(_load_all, state, staging, grad), module=state.index)
         self.drain()
         for state, staging, grad in zip(self.states, staged, grads, strict=True):
             ready = [] if state.weight_ring is None else state.weight_ring.ready(state.index)
             work = self.lanes["optimizer"].submit(
-                "adam", lambda s=state, b=staging, g=grad: self._update(s, b, g), ready, module=state.index
+                "adam", partial(self._update, state, staging, grad), ready, module=state.index
             )
             (self._gather(state, work) if state.zero else work).wait()
             self.stepped(state)
             self._store_weights(state.index, -1)
-            self.lanes["swap-out"].submit("optimizer", lambda s=state, b=staging: b.store(s), module=state.index)
+            self.lanes["swap-out"].submit("optimizer", partial(staging.store, state), module=state.index)
         self.drain()
 
 

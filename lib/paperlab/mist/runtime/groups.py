@@ -131,7 +131,7 @@ def make_groups(plan: Plan) -> None:
 
     They are kept for the life of the process, as they hold connections.
     """
-    wanted = []
+    wanted: list[tuple[str, tuple[int, ...]]] = []
     for index, layout in enumerate(plan.stages):
         wanted += groups_of_stage(sum(stage.gpus for stage in plan.stages[:index]), layout)
     if len(plan.stages) > 1:

@@ -48,7 +48,13 @@ class Lane:
         self.name, self.trace = name, trace
 
     def submit(
-        self, label: str, work: Callable[[], Any], after: Iterable[Ticket] = (), module: int = -1, microbatch: int = -1
+        self,
+        label: str,
+        work: Callable[[], Any],
+        after: Iterable[Ticket] = (),
+        *,
+        module: int = -1,
+        microbatch: int = -1,
     ) -> Ticket:
         """Queue `work` behind this lane's earlier work and behind the tickets in `after`."""
         ticket = Ticket()
@@ -78,7 +84,13 @@ class ThreadLane(Lane):
         self._thread.start()
 
     def submit(
-        self, label: str, work: Callable[[], Any], after: Iterable[Ticket] = (), module: int = -1, microbatch: int = -1
+        self,
+        label: str,
+        work: Callable[[], Any],
+        after: Iterable[Ticket] = (),
+        *,
+        module: int = -1,
+        microbatch: int = -1,
     ) -> Ticket:
         """Queue `work` behind this lane's earlier work and behind the tickets in `after`."""
         ticket = Ticket()
@@ -109,7 +121,13 @@ class StreamLane(Lane):
         self.stream = torch.cuda.Stream(priority=-1)
 
     def submit(
-        self, label: str, work: Callable[[], Any], after: Iterable[Ticket] = (), module: int = -1, microbatch: int = -1
+        self,
+        label: str,
+        work: Callable[[], Any],
+        after: Iterable[Ticket] = (),
+        *,
+        module: int = -1,
+        microbatch: int = -1,
     ) -> Ticket:
         """Queue `work` on the stream, after everything the issuing stream holds by now."""
         ticket = Ticket()

@@ -52,17 +52,20 @@ class MemoryLedger:
 
     def empty(self, numel: int, dtype: torch.dtype, pool: Pool = "device") -> Tensor:
         """Allocate a flat tensor in a pool; host memory is pinned when the device is a GPU."""
-        on_gpu = self.device.type == "cuda"
-        if pool == "device":
-            tensor = torch.empty(numel, dtype=dtype, device=self.device)
-        else:
-            tensor = torch.empty(numel, dtype=dtype, pin_memory=on_gpu)
-        self.track(tensor, pool)
-        return tensor
+        if pool == "host" and self.device.type == "cuda":
+            tensor = torch.empty(numel, dtype=dtype, pin_memory=True)
+            self.track(tensor, pool)
+            return tensor
+        # A bare storage: the dispatch mode must not see it first and take it for the device's.
+        storage = torch.UntypedStorage(numel * dtype.itemsize, device=self.device)
+        self._track(storage, pool, "allocation")
+        return torch.empty(0, dtype=dtype, device=self.device).set_(storage, 0, (numel,))  # type: ignore[call-overload]
 
     def track(self, tensor: Tensor, pool: Pool = "device", operator: str = "") -> None:
         """Count the storage of `tensor` in `pool` until it dies, unless it is counted already."""
-        storage = tensor.untyped_storage()
+        self._track(tensor.untyped_storage(), pool, operator)
+
+    def _track(self, storage: torch.UntypedStorage, pool: Pool, operator: str) -> None:
         key = storage._cdata
         with self._lock:
             if key in self._storages:

@@ -2,7 +2,7 @@
 
 A module's parameters are views of one flat tensor, and so are their gradients. What a rank owns of each is a range of
 that tensor; the last part of the range, by the offload ratio, is host memory. Where a rank does not hold everything on
-the device, the module computes in a slot of a `Ring` of two full-size buffers that all blocks of the stage share (§2.3).
+the device, the module computes in a slot of a `Ring` of two full-size buffers that all blocks of the stage share.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ModuleState:
         offset = 0
         for parameter in parameters:
             span = slice(offset, offset := offset + parameter.numel())
-            # `.data` views have version counters of their own, so refilling a ring slot is no in-place change to autograd.
+            # `.data` views have version counters of their own: refilling a ring slot is no in-place change to autograd.
             parameter.data = self.weight.data[span].view(parameter.shape)
             parameter.grad = self.grad.data[span].view(parameter.shape)
 

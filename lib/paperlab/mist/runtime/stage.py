@@ -30,6 +30,7 @@ class StageRunner:
 
     def forward(self, microbatch: int, x: Tensor, labels: Tensor) -> Tensor:
         """Run all modules on `x` (tokens B S on the first stage); returns hidden states, or the loss."""
+        self.ledger.at("forward", f"micro-batch {microbatch}, fetch:")
         self.fetcher.before_forward(0, microbatch)
         for index in range(len(self.states)):
             self.fetcher.arrive(index)
@@ -47,6 +48,7 @@ class StageRunner:
 
         `last`: this is the iteration's last micro-batch, after which unsharded gradients are reduced.
         """
+        self.ledger.at("backward", f"micro-batch {microbatch}, fetch:")
         final = len(self.states) - 1
         outgoing: Tensor | None = grad
         del grad
