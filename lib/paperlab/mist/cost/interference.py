@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ class Interference:
             raise ValueError(f"interference {wrong[0]}: give one factor per letter")
         return cls(tuple(float(factor) for subset in SUBSETS for factor in by_subset[subset]))
 
+    @cached_property
     def table(self) -> Array:
-        """Return the factors as a 16 x 4 array by set (a bit per resource) and resource; 1 where nothing overlaps."""
+        """The factors as a 16 x 4 array by set (a bit per resource) and resource; 1 where nothing overlaps."""
         table, rest = np.ones((16, 4)), list(self.factors)
         for subset in SUBSETS:
             for resource in subset:
@@ -62,7 +64,7 @@ class Interference:
         arrays = np.broadcast_arrays(*(np.asarray(x, float) for x in (compute, collective, to_device, to_host)))
         shape = arrays[0].shape
         alone = np.stack([array.reshape(-1) for array in arrays], axis=1)
-        return overlapped_s(alone, self.table()).reshape(shape)[()]
+        return overlapped_s(alone, self.table).reshape(shape)[()]
 
 
 def overlapped_s(alone_s: Array, table: Array) -> Array:

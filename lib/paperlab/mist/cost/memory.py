@@ -39,7 +39,7 @@ class Moment:
     @property
     def bytes(self) -> Any:
         """The sum of all parts."""
-        return reduce(np.add, self.parts.values())
+        return reduce(np.add, sorted(self.parts.values(), key=np.size))  # small arrays first: fewer large sums
 
 
 def moments(setting: Setting, policies: Policies, position: Position, checkpointed: Any) -> list[Moment]:

@@ -92,9 +92,10 @@ class BlockTimes:
 
 
 class _Slots:
-    """The overlap slots of one setting."""
+    """The overlap slots of one setting, each computed once: positions share most of them."""
 
     def __init__(self, setting: Setting, policies: Policies) -> None:
+        self._known: dict[tuple[Any, ...], Array] = {}
         self.moves = transfers(setting, policies)
         self.block, self.model = setting.layers["block"], setting.cluster.interference
         self.backward_s = self.block.backward_s + self.block.accumulate_s * setting.accumulated_share
@@ -115,11 +116,18 @@ class _Slots:
         saved = move.inputs_in_s if checkpointed else move.activations_in_s
         return move.gather_s * move.shards_weights, move.weights_in_s + move.grads_in_s + saved
 
+    def _once(self, slot: tuple[Any, ...], compute: Any, gather: Any, copies_in: Any, copies_out: Any) -> Array:
+        """Return the time of a slot named `slot`."""
+        if slot not in self._known:
+            self._known[slot] = self.model.time_s(compute, gather, copies_in, copies_out)
+        return self._known[slot]
+
     def forward_s(self, checkpointed: bool, first: bool, prefetch: bool, store: bool) -> Array:
         """A layer's forward beside its successor's prefetch and its predecessor's store."""
         gather, copies = self.fetch_first_s if first else self.fetch_s
         out = self.stored_s(checkpointed, first)
-        overlapped = self.model.time_s(self.block.forward_s, gather * prefetch, copies * prefetch, out * store)
+        slot = ("forward", checkpointed and store, first, prefetch, store)
+        overlapped = self._once(slot, self.block.forward_s, gather * prefetch, copies * prefetch, out * store)
         return overlapped + self.block.forward_tp_s
 
     def run_backward_s(self, checkpointed: bool, last: bool, prefetch: bool, reduce: bool) -> Array:
@@ -127,12 +135,17 @@ class _Slots:
         gather, copies = self.fetch_backward_s(checkpointed)
         compute_s = self.backward_s + self.block.forward_s * checkpointed
         collective = gather * prefetch + self.reduce_s[last] * reduce
-        overlapped = self.model.time_s(compute_s, collective, copies * prefetch, self.moves.grads_out_s * reduce)
+        slot = ("backward", checkpointed, last, prefetch, reduce)
+        overlapped = self._once(slot, compute_s, collective, copies * prefetch, self.moves.grads_out_s * reduce)
         return overlapped + self.block.backward_tp_s + self.block.forward_tp_s * checkpointed
 
-    def exposed_s(self, gather: Any, copies_in: Any, copies_out: Any) -> Array:
+    def exposed_s(self, slot: tuple[Any, ...], gather: Any, copies_in: Any, copies_out: Any) -> Array:
         """Transfers with nothing to hide behind."""
-        return self.model.time_s(0.0, gather, copies_in, copies_out)
+        return self._once(slot, 0.0, gather, copies_in, copies_out)
+
+    def before_backward_s(self, checkpointed: bool) -> Array:
+        """What the stage's last layer needs before its backward."""
+        return self.exposed_s(("before backward", checkpointed), *self.fetch_backward_s(checkpointed), 0.0)
 
     def layer(self, checkpointed: bool, has_before: bool, has_after: bool) -> LayerTimes:
         """A layer with or without neighbors in its stage, exposed transfers included."""
@@ -141,11 +154,14 @@ class _Slots:
             seconds = self.forward_s(checkpointed, edge, prefetch=has_after, store=has_before)
             seconds = seconds + self.run_backward_s(checkpointed, edge, prefetch=has_before, reduce=has_after)
             if not has_before:
-                seconds = seconds + self.exposed_s(*(self.fetch_first_s if edge else self.fetch_s), 0.0)
-                seconds = seconds + self.exposed_s(self.reduce_s[edge], 0.0, self.moves.grads_out_s)
+                fetch = self.fetch_first_s if edge else self.fetch_s
+                seconds = seconds + self.exposed_s(("before forward", edge), *fetch, 0.0)
+                reduce = (self.reduce_s[edge], 0.0, self.moves.grads_out_s)
+                seconds = seconds + self.exposed_s(("after backward", edge), *reduce)
             if not has_after:
-                seconds = seconds + self.exposed_s(0.0, 0.0, self.stored_s(checkpointed, edge))
-                seconds = seconds + self.exposed_s(*self.fetch_backward_s(checkpointed), 0.0)
+                stored = self.stored_s(checkpointed, edge)
+                seconds = seconds + self.exposed_s(("after forward", checkpointed, edge), 0.0, 0.0, stored)
+                seconds = seconds + self.before_backward_s(checkpointed)
             total.append(seconds)
         return LayerTimes(*total)
 
@@ -157,8 +173,8 @@ def block_times(setting: Setting, policies: Policies) -> BlockTimes:
     def both(has_before: bool, has_after: bool) -> tuple[LayerTimes, LayerTimes]:
         return slots.layer(False, has_before, has_after), slots.layer(True, has_before, has_after)
 
-    exposed = tuple(slots.exposed_s(*slots.fetch_backward_s(checkpointed), 0.0) for checkpointed in (False, True))
-    return BlockTimes(both(True, True), both(False, True), both(True, False), both(False, False), exposed)  # type: ignore[arg-type]
+    exposed = slots.before_backward_s(False), slots.before_backward_s(True)
+    return BlockTimes(both(True, True), both(False, True), both(True, False), both(False, False), exposed)
 
 
 def stage_times(
