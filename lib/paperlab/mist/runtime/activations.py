@@ -84,7 +84,7 @@ class SavedActivations:
             move.copy_in()
 
     def arrived(self) -> None:
-        """Let go of the host memory and of the storages, which now belong to autograd alone; after `copy_in` is done."""
+        """After `copy_in`: let go of the host memory, and of the storages, which belong to autograd alone now."""
         self._moves, self._flat = [], {}
 
 

@@ -78,10 +78,11 @@ class MemoryLedger:
         """Give the storage of `tensor` another size: 0 frees its memory and leaves every view of it in place."""
         storage = tensor.untyped_storage()
         with self._lock:
-            pool, before = self._storages[storage._cdata]
             storage.resize_(nbytes)
-            self._storages[storage._cdata] = (pool, nbytes)
-            self._grow(pool, nbytes - before, "resize")
+            if storage._cdata in self._storages:  # made by an operator while nothing is accounted, otherwise
+                pool, before = self._storages[storage._cdata]
+                self._storages[storage._cdata] = (pool, nbytes)
+                self._grow(pool, nbytes - before, "resize")
 
     def peak(self, pool: Pool = "device", phase: str | None = None) -> Peak:
         """Return the highest peak of a pool, over all phases or within one; zero where the phase never ran."""
