@@ -18,6 +18,7 @@ from paperlab.mist.search.inter import Option, cut, lower_bound_s, solve_milp, s
 from paperlab.mist.search.intra import Cell, IntraSearch, Selection
 from paperlab.mist.search.space import FULL, Space, settings
 
+_TIE = 1 + 1e-9  # times this close are equal
 SOLVERS = {"milp": solve_milp, "sweep": solve_sweep}
 
 
@@ -139,11 +140,23 @@ def search(
     found.evaluation_s = time.perf_counter() - start
     # The most promising first: then most others are cut by their bounds.
     opened.sort(key=lambda item: item.bound_s)
-    start, best_s = time.perf_counter(), np.inf
+    start, best_s, winner = time.perf_counter(), np.inf, None
     for item in opened:
-        best_s = _solve(item, SOLVERS[solver], best_s, prune, found)
+        seconds = _solve(item, SOLVERS[solver], best_s, prune, found)
+        if seconds < best_s:
+            best_s, winner = seconds, item
+    if winner is not None:
+        found.plan = _canonical(winner, best_s)
     found.solver_s = time.perf_counter() - start
     return found
+
+
+def _canonical(item: _Open, best_s: float) -> Plan:
+    """Of equally fast assignments a solver returns any; take the one that the sweep finds, always the same."""
+    layers, accumulation = item.setting.spec.layers, item.setting.accumulation
+    answer = solve_sweep(cut(item.stages, accumulation, best_s * _TIE), layers, accumulation, best_s * _TIE)
+    assert answer is not None, "the sweep has to find what another solver found"
+    return _plan(item, answer.options)
 
 
 def _note(setting: Setting, outcome: str, **values: Any) -> Candidate:
@@ -180,27 +193,20 @@ def _options(cells: list[Cell]) -> list[Option]:
 
 
 def _solve(item: _Open, solver: Any, best_s: float, prune: bool, found: Search) -> float:
-    """Find one candidate's assignment, keep it if it is the best so far, and return the best time."""
+    """Return one candidate's best time, inf where bounds show that it cannot win, and note what became of it."""
     setting, incumbent_s = item.setting, best_s if prune else np.inf
-    if item.bound_s >= incumbent_s:
-        found.candidates.append(_note(setting, "cut", lower_bound_s=item.bound_s))
-        return best_s
     stages = cut(item.stages, setting.accumulation, incumbent_s) if prune else item.stages
-    try:
-        answer = solver(stages, setting.spec.layers, setting.accumulation, incumbent_s)
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        found.candidates.append(_note(setting, "failed", lower_bound_s=item.bound_s, detail=detail))
-        return best_s
-    if answer is None:
-        found.candidates.append(_note(setting, "cut", lower_bound_s=item.bound_s))
-        return best_s
-    found.candidates.append(
-        _note(setting, "solved", iteration_s=answer.iteration_s, lower_bound_s=item.bound_s)
-    )  # fmt: skip
-    if answer.iteration_s < best_s:
-        found.plan = _plan(item, answer.options)
-    return min(best_s, answer.iteration_s)
+    outcome, iteration_s, detail = "cut", np.inf, ""
+    if item.bound_s < incumbent_s:
+        try:
+            answer = solver(stages, setting.spec.layers, setting.accumulation, incumbent_s)
+            if answer is not None:
+                outcome, iteration_s = "solved", answer.iteration_s
+        except Exception as error:  # a solver that gives up must not end the search
+            outcome, detail = "failed", f"{type(error).__name__}: {error}"
+    note = _note(setting, outcome, iteration_s=iteration_s, lower_bound_s=item.bound_s, detail=detail)
+    found.candidates.append(note)
+    return iteration_s
 
 
 def _plan(item: _Open, options: tuple[Option, ...]) -> Plan:
