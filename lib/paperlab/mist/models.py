@@ -34,8 +34,7 @@ class ModelSpec:
     dtype: str = "fp16"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seq_len, int) or isinstance(self.seq_len, bool) or self.seq_len < 1:
-            raise ValueError(f"seq_len is {self.seq_len!r}; write a positive whole number of tokens")
+        _check_seq_len(self.seq_len)
         if self.attention not in ("flash", "math"):
             raise ValueError(f"attention is {self.attention!r}; choose flash or math")
         element_bytes(self.dtype)
@@ -116,6 +115,11 @@ def falcon(
     return _family("falcon", size, seq_len, attention, dtype, sizes)
 
 
+def _check_seq_len(seq_len: object) -> None:
+    if not isinstance(seq_len, int) or isinstance(seq_len, bool) or seq_len < 1:
+        raise ValueError(f"seq_len is {seq_len!r}; write a positive whole number of tokens")
+
+
 def _family(
     family: str, size: str | None, seq_len: int, attention: Attention, dtype: str, sizes: dict[str, Any]
 ) -> ModelSpec:
@@ -123,6 +127,7 @@ def _family(
         raise ValueError(
             f"size is {size!r}; choose one of {', '.join(SIZES)}, or leave it out and give hidden, layers, heads"
         )
+    _check_seq_len(seq_len)
     known = {f.name for f in fields(ModelShape)}
     if unknown := set(sizes) - known:
         raise ValueError(f"unknown sizes {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")

@@ -13,6 +13,8 @@ from paperlab.mist.models import ModelSpec, _exact_keys
 if TYPE_CHECKING:
     import pandas as pd
 
+    from paperlab.mist.clusters import Cluster
+
 OFFLOADS = ("weight_offload", "grad_offload", "optimizer_offload", "activation_offload")
 _FORMAT = 1
 
@@ -22,6 +24,7 @@ class StagePlan:
     """One pipeline stage.
 
     layers: transformer blocks of the stage; the first stage also holds the embedding, the last one the head.
+        Embedding and head are never checkpointed or offloaded, and sharded at most by their optimizer states.
     checkpointed: how many of them keep only their input and are recomputed; these are the stage's last blocks.
     micro_batch: sequences per data-parallel rank and micro-batch.
     dp, tp: data- and tensor-parallel size; the stage has dp·tp devices, tensor-parallel neighbors side by side.
@@ -104,6 +107,14 @@ class Prediction:
     forward_peak_at: tuple[str, ...]
     backward_peak_at: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        numbers = (self.stable_s, self.extra_s, self.forward_peak_bytes, self.backward_peak_bytes)
+        texts = (self.forward_peak_at, self.backward_peak_at)
+        if len({len(values) for values in (*numbers, *texts)}) != 1:
+            raise ValueError("prediction: all its lists must have one entry per stage")
+        if not all(isinstance(x, int | float) for x in (self.iteration_s, *(x for column in numbers for x in column))):
+            raise ValueError("prediction: times and peaks must be numbers")
+
     @property
     def peak_bytes(self) -> tuple[float, ...]:
         """The larger of both peaks, per stage."""
@@ -160,6 +171,15 @@ class Plan:
             frame["forward_peak_MiB"] = [value / 2**20 for value in found.forward_peak_bytes]
             frame["backward_peak_MiB"] = [value / 2**20 for value in found.backward_peak_bytes]
         return frame
+
+    def explain(self, on: Cluster | None = None) -> str:
+        """Return in a few lines what the plan's time and its peaks are made of, and what does not fit.
+
+        `on` is the cluster to judge it on; by default the published one that the plan names.
+        """
+        from paperlab.mist.cost.explain import explain
+
+        return explain(self, on)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; `from_dict` inverts it."""

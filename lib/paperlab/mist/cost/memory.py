@@ -60,7 +60,7 @@ def peaks(setting: Setting, policies: Policies, position: Position, checkpointed
 
 
 def safety_factor(setting: Setting, policies: Policies, position: Position) -> Any:
-    """Return the factor (array of K) by which the artifact inflates a predicted peak before it compares with capacity."""
+    """Return the factor (array of K) by which the artifact inflates a peak before it compares with capacity."""
     shape = setting.spec.shape
     factor = 1 + _PER_MODEL_WIDTH * max(0.0, shape.hidden / _UNIT - 1)
     factor += _PER_SEQUENCE * max(0.0, setting.spec.seq_len / _UNIT - 1)

@@ -26,7 +26,7 @@ def averaged_s(stable_s: Sequence[float], extra_s: Sequence[float], accumulation
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work in a simulated pipeline: forward or backward of a micro-batch on a stage, start and end in s."""
+    """Forward or backward of one micro-batch on one stage of a simulated pipeline, from start to end in seconds."""
 
     stage: int
     micro_batch: int
@@ -36,7 +36,7 @@ class Work:
 
 
 def one_forward_one_backward(stage: int, stages: int, accumulation: int) -> list[tuple[str, int]]:
-    """Return the order of work of one stage: warm-up of stages − 1 − stage forwards, then alternation, then the rest."""
+    """Return a stage's order of work: stages − 1 − stage forwards to warm up, then alternation, then the rest."""
     warm_up = min(stages - 1 - stage, accumulation)
     order = [("forward", m) for m in range(warm_up)]
     for m in range(accumulation - warm_up):
