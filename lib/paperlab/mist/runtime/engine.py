@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -90,25 +90,29 @@ class Trainer:
     def run(self, iterations: int) -> RankResult:
         """Train and report."""
         result, ledger = self.result, self.built.ledger
-        with LiveTensors(ledger) if self.options.account else nullcontext():
-            for iteration in range(iterations):
-                self.built.trace.iteration = iteration
-                if iteration == 1:
-                    ledger.reset_peaks()
-                self.runner.counters.clear()
-                started_s = time.perf_counter()
+        for iteration in range(iterations):
+            self.built.trace.iteration = iteration
+            if iteration == 1:
+                ledger.reset_peaks()
+            self.runner.counters.clear()
+            started_s = time.perf_counter()
+            with self._accounting():
                 loss = self._iteration(iteration)
-                result.iteration_s.append(time.perf_counter() - started_s)
-                if self.built.kinds[-1] == "head":
-                    result.losses.append(float(self.built.reducer.all_reduce(loss)))
-                if self.capture:
-                    result.grads.append([state.gathered_grads() for state in self.built.states])
-            result.counters = {name: count for name, count in self.runner.counters.items() if count}
+            result.iteration_s.append(time.perf_counter() - started_s)
+            if self.built.kinds[-1] == "head":
+                result.losses.append(float(self.built.reducer.all_reduce(loss)))
+            if self.capture:
+                result.grads.append([state.gathered_grads() for state in self.built.states])
+        result.counters = {name: count for name, count in self.runner.counters.items() if count}
+        with self._accounting():
             self.runner.fetcher.flush()
         result.peaks, result.spans = dict(ledger.peaks), self.built.trace.spans()
         if self.capture:
             result.weights = [state.gathered_weights() for state in self.built.states]
         return result
+
+    def _accounting(self) -> AbstractContextManager[object]:
+        return LiveTensors(self.built.ledger) if self.options.account else nullcontext()
 
     def _iteration(self, iteration: int) -> Tensor:
         """Run all micro-batches; returns this rank's part of the mean loss, a zero where the head is elsewhere."""
