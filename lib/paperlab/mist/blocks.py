@@ -78,7 +78,7 @@ class Attention(nn.Module):
     def __init__(self, spec: ModelSpec, group: Group, buffer: ScoreBuffer) -> None:
         super().__init__()
         shape = spec.shape
-        self.flash, self.buffer = spec.attention == "flash", buffer
+        self.flash, self.buffer, self.seq_len = spec.attention == "flash", buffer, spec.seq_len
         self.groups, self.head_dim = shape.kv_heads // group.size, shape.head_dim
         self.queries = shape.heads // shape.kv_heads  # per key/value head
         self.theta = shape.rope_theta if shape.position == "rope" else None
@@ -93,6 +93,12 @@ class Attention(nn.Module):
         q, k, v = qkv.split((self.queries, 1, 1), dim=-2)
         del qkv
         return self.out(self._flash(q, k, v) if self.flash else self._math(q, k, v))
+
+    def reserve(self, batch: int) -> None:
+        """Allocate the scratch that math attention needs for `batch` sequences, before the first forward does."""
+        if not self.flash:
+            heads = batch * self.groups * self.queries
+            self.buffer.get((heads, self.seq_len, self.seq_len), self.qkv.weight)
 
     def _flash(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = (x.expand_as(q) if self.queries > 1 else x for x in (k, v))

@@ -18,10 +18,10 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from paperlab.mist.blocks import DTYPES, Block, Embedding, Head, ScoreBuffer
 from paperlab.mist.models import ModelSpec
 from paperlab.mist.symbolic.sizes import Peak, Size, total
-from paperlab.mist.symbolic.tracer import SizeReader, Tracer, Unit
+from paperlab.mist.symbolic.tracer import SharedSize, SizeReader, Tracer, Unit
 
 KINDS = ("embedding", "block", "head")
-BATCH_HINT = 6  # decides only guards that hold for every batch
+BATCH_HINT, SHARE_HINT = 6, 5  # decide only guards that hold for every size
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def symbolic_trace(spec: ModelSpec) -> dict[str, LayerTrace]:
     """Trace embedding, block and head once, with symbolic batch and tp; cached."""
     environment = ShapeEnv()
     batch = _new_symbol(environment, "batch", BATCH_HINT)
-    divisor = _smallest_divisor(spec)
-    tp = _new_symbol(environment, "tp", divisor) if divisor > 1 else 1
+    units = math.gcd(spec.shape.kv_heads, spec.shape.ffn, spec.shape.vocab)
+    tp = SharedSize(units, _new_symbol(environment, "share", SHARE_HINT))
     with FakeTensorMode(shape_env=environment):
         return {kind: trace_layer(_builder(spec, kind), spec, batch, tp, kind) for kind in KINDS}
 
@@ -106,12 +106,6 @@ def _new_symbol(environment: ShapeEnv, name: str, hint: int) -> Any:
     return environment.create_symintnode(symbol, hint=hint, source=source)
 
 
-def _smallest_divisor(spec: ModelSpec) -> int:
-    """Return the smallest tp above 1 that the model can be cut by, or 1: a symbol needs a value that fits."""
-    common = math.gcd(spec.shape.kv_heads, spec.shape.ffn, spec.shape.vocab)
-    return next((d for d in range(2, common + 1) if common % d == 0), 1)
-
-
 def trace_layer(build: Builder, spec: ModelSpec, batch: Any, tp: Any, kind: str) -> LayerTrace:
     """Trace the layer that `build(group)` makes, under the caller's tensor mode (fake, symbolic or real).
 
@@ -124,8 +118,10 @@ def trace_layer(build: Builder, spec: ModelSpec, batch: Any, tp: Any, kind: str)
         # Gradients exist before backward and are added to in place, as in training with accumulation.
         parameter.grad = torch.zeros_like(parameter)
     run = _Run(layer, spec, batch, kind, reader, group)
-    run.warm_up()
-    plain, recomputed = run(recompute=False), run(recompute=True)
+    if isinstance(layer, Block):
+        layer.attention.reserve(batch)
+    plain = run(recompute=False)
+    recomputed = plain if kind in ("embedding", "head") else run(recompute=True)  # these two never are
     input_bytes, output_bytes = run.hidden_bytes()
     buffer = run.buffer()
     return LayerTrace(
@@ -142,7 +138,7 @@ def trace_layer(build: Builder, spec: ModelSpec, batch: Any, tp: Any, kind: str)
         units=tuple(plain.tracer.units[number] for number in sorted(plain.tracer.units)),
         forward_messages=tuple(size for phase, size in plain.tracer.messages if phase == "forward"),
         backward_messages=tuple(size for phase, size in plain.tracer.messages if phase == "backward"),
-        divisors=tuple(sorted(reader.divided)),
+        divisors=tuple(sorted(tp.divided)) if isinstance(tp, SharedSize) else (),
     )
 
 
@@ -177,11 +173,6 @@ class _Run:
     ) -> None:
         self.layer, self.spec, self.batch, self.kind = layer, spec, batch, kind
         self.reader, self.group = reader, group
-
-    def warm_up(self) -> None:
-        """Let the layer allocate what it keeps for good."""
-        with torch.no_grad():
-            self.layer(*self.inputs(requires_grad=False))
 
     def inputs(self, requires_grad: bool) -> tuple[Tensor, ...]:
         """Return fresh inputs: token ids for the embedding, hidden states (and labels for the head) otherwise."""

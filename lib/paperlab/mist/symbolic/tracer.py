@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils._sympy.functions import FloorDiv
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from paperlab.mist.symbolic.sizes import Size
 
 _SPARSE = ("embedding", "gather", "scatter_add_")  # these touch as much as they return or are given, not the table
-_INVERSE = sympy.Symbol("inverse_tp", positive=True)
 _UNTOUCHED = ("empty", "empty_like", "new_empty", "empty_strided")
 
 
@@ -42,13 +40,32 @@ class Unit:
     touched_bytes: dict[str, Size] = field(default_factory=lambda: defaultdict(Size))
 
 
-class SizeReader:
-    """Turns torch's integers, plain or symbolic, into `Size`s, and remembers which divisions by tp must be even."""
+class SharedSize:
+    """A tensor-parallel size t while tracing: n // size is the n/`units` part of one rank's `share` = units/t.
 
-    def __init__(self, batch: Any = None, tp: Any = None) -> None:
-        self._batch = _symbol(batch)
-        self._tp = _symbol(tp)
+    Sizes cut over t then stay products, which torch's symbolic shapes handle far faster than divisions.
+    """
+
+    def __init__(self, units: int, share: Any) -> None:
+        self.units, self.share = units, share
         self.divided: set[int] = set()
+
+    def __rfloordiv__(self, whole: int) -> Any:
+        if whole % self.units:
+            raise ValueError(
+                f"a size of {whole} is cut over tensor-parallel ranks, but {self.units} does not divide it"
+            )
+        self.divided.add(whole)
+        return whole // self.units * self.share
+
+
+class SizeReader:
+    """Turns torch's integers, plain or symbolic in batch and share, into `Size`s."""
+
+    def __init__(self, batch: Any, size: Any) -> None:
+        self._batch = _symbol(batch)
+        self._share = _symbol(size.share) if isinstance(size, SharedSize) else None
+        self._units = size.units if isinstance(size, SharedSize) else 1
         self._known: dict[Any, Size] = {}
 
     def __call__(self, value: Any) -> Size:
@@ -57,20 +74,11 @@ class SizeReader:
         if expression is None:
             return Size.constant(int(value))
         if expression not in self._known:
-            self._known[expression] = self._polynomial(expression)
+            generators = (self._batch or sympy.Dummy(), self._share or sympy.Dummy())
+            poly = sympy.Poly(expression, *generators)
+            terms = {(i, j): Fraction(int(value)) * self._units**j for (i, j), value in poly.terms()}
+            self._known[expression] = Size.of(terms)
         return self._known[expression]
-
-    def _polynomial(self, expression: Any) -> Size:
-        if self._tp is not None:
-            expression = expression.subs(self._tp, 1 / _INVERSE).replace(FloorDiv, self._divide)
-        poly = sympy.Poly(sympy.expand(expression), self._batch or sympy.Dummy(), _INVERSE)
-        return Size.of({powers: Fraction(int(value.p), int(value.q)) for powers, value in poly.terms()})
-
-    def _divide(self, whole: Any, by: Any) -> Any:
-        """Divide without rounding: tp has to divide what it cuts, and what is left of it cancels."""
-        if by == 1 / _INVERSE and whole.is_Integer:
-            self.divided.add(int(whole))
-        return sympy.cancel(whole / by)
 
 
 def _symbol(value: Any) -> Any:
