@@ -91,6 +91,8 @@ class Attention(nn.Module):
         if self.theta is not None:
             qkv = kernels.rotate(qkv, self.queries + 1, 1 if self.flash else 0, self.theta)
         q, k, v = qkv.split((self.queries, 1, 1), dim=-2)
+        if self.queries > 1:  # explicit copies: implicit ones would depend on whether some size is 1
+            q, k, v = (part.expand_as(q).contiguous() for part in (q, k, v))
         del qkv
         return self.out(self._flash(q, k, v) if self.flash else self._math(q, k, v))
 
@@ -101,19 +103,18 @@ class Attention(nn.Module):
             self.buffer.get((heads, self.seq_len, self.seq_len), self.qkv.weight)
 
     def _flash(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        k, v = (x.expand_as(q) if self.queries > 1 else x for x in (k, v))
         q, k, v = (x.flatten(2, 3).transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
     def _math(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         S, B = q.shape[:2]
-        k, v = (x.expand_as(q) if self.queries > 1 else x for x in (k, v))
         q, k, v = (x.flatten(1, 3).transpose(0, 1) for x in (q, k, v))
         buffer = self.buffer.get((q.shape[0], S, S), q)
         scores = torch.baddbmm(buffer, q, k.transpose(1, 2), beta=0, alpha=1 / math.sqrt(self.head_dim))
         probabilities = kernels.causal_softmax(scores)
         del scores
-        return torch.bmm(probabilities, v).transpose(0, 1).reshape(S, B, -1)
+        mixed = torch.bmm(probabilities, v).transpose(0, 1)
+        return mixed.clone(memory_format=torch.contiguous_format).view(S, B, -1)
 
 
 class Mlp(nn.Module):
