@@ -41,7 +41,7 @@ class Fetcher:
     def drain(self) -> None:
         """Wait for every lane."""
         for lane in self.lanes.values():
-            lane.submit("drain", lambda: None).wait()
+            lane.submit("", lambda: None).wait()
 
     # forward
 

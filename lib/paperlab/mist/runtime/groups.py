@@ -18,8 +18,8 @@ from paperlab.mist.plan import Plan, StagePlan
 
 TIMEOUT_S = 25.0  # a collective whose peer died fails within this time
 # torch 2.13 renamed both.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _groups: dict[tuple[str, tuple[int, ...]], dist.ProcessGroup] = {}
 
 
@@ -65,12 +65,12 @@ class RankGroup:
     def all_gather(self, full: Tensor) -> None:
         """Fill `full` (flat, divisible by `size`), of which each rank holds its own slice in place."""
         if self.size > 1:
-            _all_gather(full, self.slice(full), group=self.group)
+            all_gather(full, self.slice(full), group=self.group)
 
     def reduce_scatter(self, full: Tensor) -> None:
         """Sum `full` over the ranks into each rank's own slice, in place; the other slices become scratch."""
         if self.size > 1:
-            _reduce_scatter(self.slice(full), full, group=self.group)
+            reduce_scatter(self.slice(full), full, group=self.group)
 
     def slice(self, full: Tensor) -> Tensor:
         """Return this rank's part of a flat tensor."""

@@ -67,8 +67,8 @@ class Trace:
 
     @contextmanager
     def span(self, lane: str, label: str, module: int = -1, microbatch: int = -1) -> Iterator[None]:
-        """Record the body as one span."""
-        if not self.enabled:
+        """Record the body as one span; without a label it is none."""
+        if not (self.enabled and label):
             yield
             return
         start, iteration = self.stamp(), self.iteration

@@ -6,8 +6,10 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from paperlab.mist.plan import Plan
 from paperlab.mist.runtime.build import Options
@@ -40,16 +42,17 @@ def hidden_fraction(spans: pd.DataFrame) -> pd.DataFrame:
     """Return, per rank and side lane, the seconds of work and the fraction beside the rank's compute spans."""
     rows = []
     for rank, own in spans.groupby("rank"):
-        compute = own[own.lane == "compute"]
+        starts, stops = _times(own[own.lane == "compute"])
         for lane, side in own[~own.lane.isin(["compute", "pipeline"])].groupby("lane"):
-            both = [
-                max(0.0, min(a.stop_s, b.stop_s) - max(a.start_s, b.start_s))
-                for a in side.itertuples()
-                for b in compute.itertuples()
-            ]
-            busy_s = float((side.stop_s - side.start_s).sum())
-            rows.append((rank, lane, busy_s, sum(both) / busy_s if busy_s else 0.0))
+            start, stop = _times(side)
+            shared = np.minimum(stop[:, None], stops) - np.maximum(start[:, None], starts)
+            busy_s = float((stop - start).sum())
+            rows.append((rank, lane, busy_s, float(shared.clip(min=0).sum()) / busy_s if busy_s else 0.0))
     return pd.DataFrame(rows, columns=["rank", "lane", "busy_s", "hidden_fraction"])
+
+
+def _times(spans: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return spans.start_s.to_numpy(float), spans.stop_s.to_numpy(float)
 
 
 def overlap_table(repeats: int = 7, megabytes: int = 64) -> pd.DataFrame:
@@ -70,7 +73,8 @@ def overlap_table(repeats: int = 7, megabytes: int = 64) -> pd.DataFrame:
             target.copy_(source)
 
     copies = 8
-    copy(1), compute(8)
+    copy(1)
+    compute(8)
     products = max(1, round(8 * _seconds(lambda: copy(copies)) / _seconds(lambda: compute(8))))
     rows = []
     for repeat in range(repeats):
