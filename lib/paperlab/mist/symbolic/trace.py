@@ -80,7 +80,9 @@ def symbolic_trace(spec: ModelSpec) -> dict[str, LayerTrace]:
     batch = _new_symbol(environment, "batch", BATCH_HINT)
     units = math.gcd(spec.shape.kv_heads, spec.shape.ffn, spec.shape.vocab)
     tp = SharedSize(units, _new_symbol(environment, "share", SHARE_HINT))
-    with FakeTensorMode(shape_env=environment):
+    mode = FakeTensorMode(shape_env=environment)
+    mode.cache_enabled = False  # looking up symbolic shapes takes longer than inferring them again
+    with mode:
         return {kind: trace_layer(_builder(spec, kind), spec, batch, tp, kind) for kind in KINDS}
 
 
