@@ -1,5 +1,7 @@
 """The closed form against an event-driven simulation of 1F1B."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,7 +43,7 @@ def test_work_never_overlaps_on_a_stage_and_never_precedes_its_input():
     end = {(w.phase, w.stage, w.micro_batch): w.end_s for w in work}
     for stage in range(3):
         mine = sorted((w for w in work if w.stage == stage), key=lambda w: w.start_s)
-        assert all(a.end_s <= b.start_s + 1e-12 for a, b in zip(mine, mine[1:], strict=False))
+        assert all(a.end_s <= b.start_s + 1e-12 for a, b in pairwise(mine))
     for w in work:
         if w.phase == "forward" and w.stage:
             assert w.start_s >= end["forward", w.stage - 1, w.micro_batch]
