@@ -1,0 +1,1 @@
+"""Other systems' searches in the same cost model: Megatron-LM-like, DeepSpeed-like, Aceso-like and heuristics."""

@@ -1,0 +1,1 @@
+"""The cost model: operators, communication, interference, the overlapped schedule, memory and the pipeline (§2)."""

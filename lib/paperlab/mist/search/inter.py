@@ -1,0 +1,201 @@
+"""Inter-stage search: layers and policy of every stage, by a MILP or by an exact sweep, with lower bounds (§2.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paperlab.mist.cost.pipeline import closed_form_s
+
+MILP_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One choice of a stage: its layers, t and d (s), and `tag`, the caller's name for it."""
+
+    layers: int
+    stable_s: float
+    extra_s: float
+    tag: int = 0
+
+
+Stages = Sequence[Sequence[Option]]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One option per stage and the iteration time that follows."""
+
+    iteration_s: float
+    options: tuple[Option, ...]
+
+
+def objective_s(options: Sequence[Option], accumulation: int) -> float:
+    """Return the closed-form iteration time of one option per stage."""
+    return closed_form_s([o.stable_s for o in options], [o.extra_s for o in options], accumulation)
+
+
+def lower_bound_s(stages: Stages, layers: int, accumulation: int) -> float:
+    """Return the best time with every d left out: no assignment is faster; inf if the layers cannot be placed."""
+    fastest: list[dict[int, float]] = []
+    for options in stages:
+        best: dict[int, float] = {}
+        for option in options:
+            best[option.layers] = min(best.get(option.layers, np.inf), option.stable_s)
+        fastest.append(best)
+    found = np.inf
+    for limit in sorted({t for best in fastest for t in best.values()}):
+        if (accumulation - 1) * limit >= found:
+            break
+        sums = {0: 0.0}
+        for best in fastest:
+            following: dict[int, float] = {}
+            for used, total in sums.items():
+                for count, t in best.items():
+                    if t <= limit:
+                        following[used + count] = min(following.get(used + count, np.inf), total + t)
+            sums = following
+        found = min(found, (accumulation - 1) * limit + sums.get(layers, np.inf))
+    return float(found)
+
+
+def cut(stages: Stages, accumulation: int, incumbent_s: float) -> list[list[Option]]:
+    """Drop options that no assignment faster than the incumbent can hold, given the fastest of every other stage."""
+    fastest = [min((o.stable_s for o in options), default=np.inf) for options in stages]
+    slowest, total = max(fastest), sum(fastest)
+    kept = []
+    for options, least in zip(stages, fastest, strict=True):
+        others = total - least
+        kept.append([
+            o for o in options
+            if (accumulation - 1) * max(o.stable_s, slowest) + others + o.stable_s < incumbent_s
+        ])  # fmt: skip
+    return kept
+
+
+def solve_milp(stages: Stages, layers: int, accumulation: int, incumbent_s: float = np.inf) -> Assignment | None:
+    """Return the fastest assignment of exactly `layers`, or None if there is none below `incumbent_s`.
+
+    Minimizes (G−1)·M + Σ t + D over binaries z (stage, option) with M ≥ t_i and D ≥ d_i − Σ_{j<i} t_j, D ≥ 0.
+
+    Raises:
+        RuntimeError: the solver stopped without an answer, as at its time limit.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    if any(not options for options in stages):
+        return None
+    flat = [(stage, option) for stage, options in enumerate(stages) for option in options]
+    rows, lower, upper = _constraints(flat, len(stages), layers)
+    times = np.array([option.stable_s for _, option in flat])
+    largest = np.inf if not np.isfinite(incumbent_s) else incumbent_s / max(accumulation - 1, 1)
+    result = milp(
+        np.concatenate((times, [accumulation - 1, 1.0])),
+        integrality=np.concatenate((np.ones(len(flat)), [0, 0])),
+        bounds=Bounds(np.zeros(len(flat) + 2), np.concatenate((np.ones(len(flat)), [largest, np.inf]))),
+        constraints=LinearConstraint(rows, lower, upper),
+        options={"mip_rel_gap": 0.0, "time_limit": MILP_SECONDS},
+    )
+    if result.status == 2:  # infeasible
+        return None
+    if result.x is None or result.status != 0:
+        raise RuntimeError(f"MILP of {len(stages)} stages and {len(flat)} options: {result.message}")
+    chosen = tuple(option for (_, option), x in zip(flat, result.x[: len(flat)], strict=True) if x > 0.5)
+    found = Assignment(objective_s(chosen, accumulation), chosen)
+    return found if found.iteration_s < incumbent_s else None
+
+
+def _constraints(
+    flat: list[tuple[int, Option]], stages: int, layers: int
+) -> tuple[object, NDArray[np.float64], NDArray[np.float64]]:
+    """Rows: one option per stage; all layers placed; M at least every t; D at least every waited-for d."""
+    from scipy.sparse import lil_array
+
+    size = len(flat)
+    rows = lil_array((3 * stages + 1, size + 2))
+    for column, (stage, option) in enumerate(flat):
+        rows[stage, column] = 1.0
+        rows[stages, column] = option.layers
+        rows[stages + 1 + stage, column] = -option.stable_s
+        rows[2 * stages + 1 + stage, column] = -option.extra_s
+        for later in range(stage + 1, stages):
+            rows[2 * stages + 1 + later, column] = option.stable_s
+    for stage in range(stages):
+        rows[stages + 1 + stage, size] = 1.0
+        rows[2 * stages + 1 + stage, size + 1] = 1.0
+    fixed = np.concatenate((np.ones(stages), [layers]))
+    lower = np.concatenate((fixed, np.zeros(2 * stages)))
+    upper = np.concatenate((fixed, np.full(2 * stages, np.inf)))
+    return rows.tocsr(), lower, upper
+
+
+def solve_sweep(stages: Stages, layers: int, accumulation: int, incumbent_s: float = np.inf) -> Assignment | None:
+    """Return the same optimum as `solve_milp` without a solver: a sweep over M with exact dynamic programming.
+
+    With s_i = Σ_{j≥i} t_j and v_i = max_{j≥i}(d_j + s_j), the time is (G−1)·M + max(s_0, v_0). Going from the last
+    stage to the first both only grow with what they were, so labels (s, v) dominated in both can go.
+    """
+    best: Assignment | None = None
+    limits = sorted({option.stable_s for options in stages for option in options})
+    for limit in limits:
+        bound = best.iteration_s if best else incumbent_s
+        if (accumulation - 1) * limit >= bound:
+            break
+        label = _best_label(stages, layers, limit, bound - (accumulation - 1) * limit)
+        if label is not None:
+            found = Assignment(objective_s(label, accumulation), label)
+            if found.iteration_s < bound:
+                best = found
+    return best
+
+
+Label = tuple[float, float, tuple[Option, ...]]  # s, v, options from here to the last stage
+
+
+def _best_label(stages: Stages, layers: int, limit: float, bound: float) -> tuple[Option, ...] | None:
+    labels: dict[int, list[Label]] = {0: [(0.0, 0.0, ())]}
+    for options in reversed(stages):
+        following: dict[int, list[Label]] = {}
+        for used, known in labels.items():
+            for option in options:
+                if option.stable_s > limit or used + option.layers > layers:
+                    continue
+                for total, late, chosen in known:
+                    s = total + option.stable_s
+                    v = max(late, option.extra_s + s)
+                    if max(s, v) < bound:
+                        following.setdefault(used + option.layers, []).append((s, v, (option, *chosen)))
+        labels = {used: _undominated(found) for used, found in following.items()}
+    final = labels.get(layers)
+    return min(final, key=lambda label: max(label[0], label[1]))[2] if final else None
+
+
+def _undominated(labels: list[Label]) -> list[Label]:
+    kept: list[Label] = []
+    for label in sorted(labels, key=lambda item: (item[0], item[1])):
+        if not kept or label[1] < kept[-1][1]:
+            kept.append(label)
+    return kept
+
+
+def brute_force(stages: Stages, layers: int, accumulation: int) -> Assignment | None:
+    """Return the optimum by trying every combination; for small instances and as an oracle."""
+    best: Assignment | None = None
+
+    def extend(chosen: tuple[Option, ...], left: int) -> None:
+        nonlocal best
+        if len(chosen) == len(stages):
+            if left == 0:
+                found = Assignment(objective_s(chosen, accumulation), chosen)
+                best = found if best is None or found.iteration_s < best.iteration_s else best
+            return
+        for option in stages[len(chosen)]:
+            if option.layers <= left:
+                extend((*chosen, option), left - option.layers)
+
+    extend((), layers)
+    return best

@@ -1,0 +1,1 @@
+"""Studies of Mist: tables for the experiments, measured and predicted."""

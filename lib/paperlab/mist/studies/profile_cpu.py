@@ -1,0 +1,199 @@
+"""Measures what the cost model needs of this machine: layers, collectives and copies, with all ranks busy at once.
+
+Every rank profiles at the same time, as they compute at the same time in a run: two ranks share caches and memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from paperlab.mist.blocks import DTYPES, ScoreBuffer, initialize
+from paperlab.mist.clusters import Cluster
+from paperlab.mist.cost.communication import Links, Rates
+from paperlab.mist.cost.interference import SUBSETS, Interference
+from paperlab.mist.cost.operators import OperatorModel
+from paperlab.mist.plan import Plan
+from paperlab.mist.runtime.build import make_module
+from paperlab.mist.runtime.groups import all_gather, reduce_scatter
+from paperlab.mist.runtime.pool import RankPool
+from paperlab.mist.studies.run_plans import CLUSTER
+from paperlab.mist.symbolic.sizes import Size
+from paperlab.mist.symbolic.trace import KINDS, LayerTrace
+
+Cell = tuple[str, int, int]  # kind of layer, micro-batch, tp
+_MESSAGES = (1 << 16, 1 << 22)  # bytes
+
+
+class _Cut:
+    """A tensor-parallel group that cuts weights but sends nothing."""
+
+    rank = 0
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class LayerTable(OperatorModel):
+    """Measured forward and backward seconds of whole layers, by kind, micro-batch and tp."""
+
+    layers: Mapping[Cell, tuple[float, float]] = field(default_factory=dict)
+
+    def layer_s(self, trace: LayerTrace, batch: int, tp: int) -> tuple[float, float]:
+        """Return the measured pair; adding up gradients is part of backward."""
+        return self.layers[trace.kind, batch, tp]
+
+    def accumulate_s(self, weights: Size, element_bytes: int, batch: int, tp: int) -> float:
+        """Return 0: the measured backward adds to gradients that are there."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class MeasuredLinks(Links):
+    """Collectives with a fit each: gloo's do not stand in the ratios that the artifact found for NCCL."""
+
+    reduce_scatter: Rates = (1.0, 0.0)
+    all_reduce: Rates = (1.0, 0.0)
+
+    def reduce_scatter_s(self, size_bytes: Any, nodes: int, per_node: int) -> Any:
+        """Return the seconds of a reduce-scatter between two ranks; 0 for one."""
+        return self._fitted(self.reduce_scatter, size_bytes, nodes, per_node)
+
+    def all_reduce_s(self, size_bytes: Any, nodes: int, per_node: int) -> Any:
+        """Return the seconds of an all-reduce between two ranks; 0 for one."""
+        return self._fitted(self.all_reduce, size_bytes, nodes, per_node)
+
+    def _fitted(self, rates: Rates, size_bytes: Any, nodes: int, per_node: int) -> Any:
+        one = Links({(nodes, per_node): rates}, self.host_to_device, self.device_to_host)
+        return one.all_gather_s(size_bytes, nodes, per_node)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured: the cost model's cluster, and two numbers that the published model has no place for.
+
+    adam_s: seconds per element of an optimizer step. send: bandwidth (B/s) and latency (s) of a message to the next
+    stage, while both neighbors wait for it.
+    """
+
+    cluster: Cluster
+    adam_s: float
+    send: Rates
+
+
+def profile(plans: Sequence[Plan], pool: RankPool, repeats: int = 7) -> Profile:
+    """Measure everything that `plans` of one or two ranks need, on two ranks at once; the fastest repeat counts.
+
+    Copy lanes and collectives get no processor core of their own here, so a set of operations that run at once takes
+    turns: each member is slowed by the size of the set. That is an assumption, the only number not measured.
+    """
+    cells = sorted({(kind, s.micro_batch, s.tp) for plan in plans for s in plan.stages for kind in KINDS})
+    measured = pool.run(measure, plans[0], cells, repeats)
+    tables = [layers for layers, _, _ in measured]
+    layers = {cell: (_mean(tables, cell, 0), _mean(tables, cell, 1)) for cell in cells}
+    rates = {name: _fit([links[name] for _, links, _ in measured]) for name in measured[0][1]}
+    links = MeasuredLinks(
+        {(1, 2): rates["all-gather"]}, rates["copy"], rates["copy"], rates["reduce-scatter"], rates["all-reduce"]
+    )
+    taking_turns = Interference.of({subset: [float(len(subset))] * len(subset) for subset in SUBSETS})
+    cluster = Cluster(CLUSTER, 1, 2, float(2**34), links, taking_turns, LayerTable({}, {}, False, layers))
+    return Profile(cluster, statistics.fmean(seconds for _, _, seconds in measured), rates["send"])
+
+
+def _mean(tables: Sequence[Mapping[Cell, tuple[float, float]]], cell: Cell, index: int) -> float:
+    return statistics.fmean(table[cell][index] for table in tables)
+
+
+def _fit(pairs: Sequence[tuple[float, float]]) -> Rates:
+    """Return bandwidth (B/s) and latency (s) from the times of both message sizes, averaged over ranks."""
+    small_s, large_s = (statistics.fmean(pair[index] for pair in pairs) for index in range(2))
+    small, large = _MESSAGES
+    bandwidth = (large - small) / max(large_s - small_s, 1e-9)
+    return bandwidth, max(0.0, small_s - small / bandwidth)
+
+
+def measure(
+    plan: Plan, cells: Sequence[Cell], repeats: int
+) -> tuple[dict[Cell, tuple[float, float]], dict[str, tuple[float, float]], float]:
+    """Measure on this rank while the others do the same.
+
+    Returns layers, the times of a small and a large message of every kind, and Adam's seconds per element.
+    """
+    layers = {cell: _layer_s(plan, cell, repeats) for cell in cells}
+    half = [torch.ones(size // 8) for size in _MESSAGES]
+    full = [torch.ones(size // 4) for size in _MESSAGES]
+    other = [torch.ones(size // 4) for size in _MESSAGES]
+    operations: dict[str, Callable[[int], object]] = {
+        "all-gather": lambda i: all_gather(full[i], half[i]),
+        "reduce-scatter": lambda i: reduce_scatter(half[i], full[i]),
+        "send": lambda i: _send(full[i]),
+        "all-reduce": lambda i: dist.all_reduce(full[i]),
+        "copy": lambda i: other[i].copy_(full[i]),
+    }
+    # A collective's cost is (n-1)/n of the bytes over the bandwidth in the model; a copy moves all of them.
+    links = {}
+    for name, operation in operations.items():
+        share = 1.0 if name in ("copy", "send") else 2.0
+        small, large = (_fastest_s(partial(operation, index), 4 * repeats) for index in range(2))
+        links[name] = (small, small + share * (large - small))
+    return layers, links, _adam_s(repeats)
+
+
+def _send(x: Tensor) -> None:
+    """Exchange a message with the other rank, in both directions at once."""
+    peer = 1 - dist.get_rank()
+    receiver = torch.empty_like(x)
+    for work in dist.batch_isend_irecv([dist.P2POp(dist.isend, x, peer), dist.P2POp(dist.irecv, receiver, peer)]):
+        work.wait()
+
+
+def _adam_s(repeats: int, elements: int = 1 << 20) -> float:
+    parameter = torch.nn.Parameter(torch.zeros(elements))
+    parameter.grad = torch.ones(elements)
+    return _fastest_s(torch.optim.Adam([parameter], fused=True).step, repeats) / elements
+
+
+def _layer_s(plan: Plan, cell: Cell, repeats: int) -> tuple[float, float]:
+    """Return the least seconds of a layer's forward and backward, gradients added to existing ones."""
+    kind, batch, tp = cell
+    module = make_module(plan, kind, _Cut(tp), ScoreBuffer())
+    initialize(module, 0)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    spec = plan.model
+    leading = (batch, spec.seq_len) if spec.attention == "flash" else (spec.seq_len, batch)
+    tokens = torch.zeros((batch, spec.seq_len), dtype=torch.int64)
+    times: tuple[list[float], list[float]] = [], []
+    for _ in range(repeats + 1):
+        hidden = torch.randn((*leading, spec.shape.hidden)).to(DTYPES[spec.dtype]).requires_grad_()
+        inputs = {"embedding": (tokens,), "head": (hidden, tokens)}.get(kind, (hidden,))
+        dist.barrier()
+        started_s = time.perf_counter()
+        output = module(*inputs)
+        middle_s = time.perf_counter()
+        output.backward(torch.ones_like(output))
+        times[0].append(middle_s - started_s)
+        times[1].append(time.perf_counter() - middle_s)
+    return min(times[0][1:]), min(times[1][1:])
+
+
+def _fastest_s(operation: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        dist.barrier()
+        started_s = time.perf_counter()
+        operation()
+        times.append(time.perf_counter() - started_s)
+    return min(times[1:])
