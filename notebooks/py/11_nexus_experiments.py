@@ -72,7 +72,9 @@ run.save_figure(
 
 # %%
 kinds = experiments.figure_4a(config)
-run.save_table(kinds, "figure_4a_table", caption="Iterations by kind of batch, ours and the paper's.")
+run.save_table(
+    kinds, "figure_4a_table", caption="Iterations by kind of batch, ours and the paper's."
+)
 run.save_figure(
     plots.figure_4a(kinds),
     "figure_4a",
@@ -82,9 +84,7 @@ run.save_figure(
 plain = kinds[kinds.mixed_penalty == 1].set_index("kind")
 for claim, kind in (("N-08", "prefill"), ("N-09", "decode"), ("N-10", "mixed")):
     share = plain.share_percent[kind]
-    print(
-        claim, run.record_claim(claim, share, evidence="simulated", artifact="figure_4a_table")
-    )
+    print(claim, run.record_claim(claim, share, evidence="simulated", artifact="figure_4a_table"))
 ratio = plain.latency_s["mixed"] / plain.latency_s["decode"]
 run.record_claim("N-12", ratio, evidence="simulated", artifact="figure_4a_table")
 

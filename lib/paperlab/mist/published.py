@@ -32,13 +32,13 @@ def released_plans() -> dict[tuple[str, str, str], Plan]:
     """Return the nine plans by (family, size, attention)."""
     plans = {}
     for name, rows in released_runs().groupby(["family", "size", "attention"], sort=False):
-        family, size, attention = map(str, name)  # type: ignore[call-overload]
+        family, size, attention = map(str, name)
         stages = tuple(
             StagePlan(
-                int(row.layers), int(row.checkpointed), int(row.micro_batch), int(row.dp), 1,
-                optimizer_offload=float(row.optimizer_offload),
+                int(row["layers"]), int(row["checkpointed"]), int(row["micro_batch"]), int(row["dp"]), 1,
+                optimizer_offload=float(row["optimizer_offload"]),
             )
-            for row in rows.itertuples()
+            for row in rows.to_dict("records")
         )  # fmt: skip
         spec = getattr(models, family)(size, seq_len=2048, attention=attention)
         first = rows.iloc[0]

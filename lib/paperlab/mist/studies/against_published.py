@@ -53,13 +53,14 @@ def goldens() -> pd.DataFrame:
 def memory() -> pd.DataFrame:
     """Predicted against measured peaks of 26 stages, one row each."""
     tables = []
-    for (family, size, attention), rows in released_runs().groupby(["family", "size", "attention"], sort=False):
+    for name, rows in released_runs().groupby(["family", "size", "attention"], sort=False):
+        family, size, attention = map(str, name)
         plan = released_plans()[family, size, attention]
         found = predict(plan, cluster("l4", 1, plan.cluster.gpus)).prediction
         assert found is not None
-        at = [f if a >= b else g for a, b, f, g in zip(
-            found.forward_peak_bytes, found.backward_peak_bytes, found.forward_peak_at, found.backward_peak_at, strict=True
-        )]  # fmt: skip
+        places = zip(found.forward_peak_at, found.backward_peak_at, strict=True)
+        higher = np.array(found.forward_peak_bytes) >= np.array(found.backward_peak_bytes)
+        at = [forward if first else backward for first, (forward, backward) in zip(higher, places, strict=True)]
         predicted = np.array(found.peak_bytes) / MIB
         rows = rows[["family", "size", "attention", "stage", "peak_MiB"]].rename(columns={"peak_MiB": "measured_MiB"})
         tables.append(rows.assign(predicted_MiB=predicted, error=predicted / rows.measured_MiB - 1, peak_in=at))

@@ -25,7 +25,9 @@ def gantt(plan: Plan, on: Cluster, micro_batches: int) -> pd.DataFrame:
     extra = [max(report.extra_s, 0.0) for report in reports]
     first, last = [0.5 * d for d in extra], [0.5 * d for d in extra]
     work = simulate(forward, backward, first, last, max(micro_batches, len(reports)))
-    rows = [(item.stage, item.micro_batch, item.phase, item.start_s, item.end_s) for item in work]
+    rows: list[tuple[int, int, str, float, float]] = [
+        (item.stage, item.micro_batch, item.phase, item.start_s, item.end_s) for item in work
+    ]
     rows += [(stage, -1, "first extra", 0.0, d) for stage, d in enumerate(first) if d]
     return pd.DataFrame(rows, columns=["stage", "micro_batch", "phase", "start_s", "end_s"])
 
@@ -39,9 +41,10 @@ def slots(plan: Plan, on: Cluster) -> pd.DataFrame:
         gather = move.gather_s
         stored = move.optimizer_out_s + move.weights_out_s + move.activations_out_s
         fetched = move.weights_in_s + move.grads_in_s + move.activations_in_s
+        forward_s, states_in_s = block.forward_s, move.optimizer_in_s + move.grads_in_s
         parts = {
-            "forward, first": (block.forward_s, gather * move.shards_optimizer, move.optimizer_in_s + move.grads_in_s, stored),
-            "forward, stable": (block.forward_s, gather * move.shards_weights, move.weights_in_s, move.activations_out_s),
+            "forward, first": (forward_s, gather * move.shards_optimizer, states_in_s, stored),
+            "forward, stable": (forward_s, gather * move.shards_weights, move.weights_in_s, move.activations_out_s),
             "backward, stable": (
                 block.backward_s, gather * move.shards_weights + move.scatter_s * move.shards_grads, fetched,
                 move.grads_out_s,
