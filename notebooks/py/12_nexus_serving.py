@@ -175,8 +175,9 @@ run.save_figure(
 record(findings.ablation_findings(ablation))
 
 # %% [markdown]
-# The signs depend on the static split that the ablations start from, which the paper does not state. 50/50 starves prefill here,
-# so dynamic control *lowers* TTFT and raises TBT; from a split of 70/30 it is the other way round. The next section has both.
+# Against a static 50/50, dynamic control lowers mean TTFT by some 70 % and raises mean TBT by half: the opposite of what the paper
+# reports under first come, first served (N-47). It does not state its static split. The next section has three; with 70/30 the
+# changes shrink, but their signs stay.
 
 # %% [markdown]
 # ## 7. What the paper does not print
@@ -227,7 +228,8 @@ run.save_figure(
 #
 # | question | answer, simulated |
 # |---|---|
-# | does Nexus decode faster than mixed batches? | yes, several times; more than the paper measured, since our lanes disturb each other less |
-# | does it sustain more load? | about as much as a vLLM-like system whose mixed batches cost no more than their operators |
-# | where does the TTFT gain come from? | mostly from the order of prompts, in overload; the 95th percentile pays for it |
-# | do the published slacks matter? | more than the search: see section 7 and `11_nexus_experiments` |
+# | does Nexus decode faster than mixed batches? | yes, 4 to 8 times in overload, about equal at low load; the paper measured 1.24 to 1.48 |
+# | does it sustain more load? | 1.0 to 1.6 times the vLLM-like rate on LDC and arXiv, 1.4 to 2.0 on Mixed, by the limit chosen |
+# | where does the TTFT gain come from? | from the order of prompts: the vLLM-like baseline with it has the same mean TTFT, without any partition |
+# | who pays? | the longest prompts: the 95th percentile of TTFT is worse than first come, first served |
+# | what would turn it around? | lanes that slow each other by half: then mixed batches win on LDC; a penalty of mixing works the other way |
