@@ -218,6 +218,27 @@ run.save_figure(
 )
 
 # %% [markdown]
+# ## 9. On a GPU
+#
+# `python -m paperlab.nexus.gpu_evidence --out results/DEVICE/nexus_gpu` measures, on a CUDA device, disjoint partitions, decoding against
+# its bandwidth bound, Figures 4 to 6, and these systems at rates scaled to the device. Where such a run is stored, it decides
+# the claims. None is stored yet.
+
+# %%
+from paperlab.nexus import recorded
+
+found = recorded.claim_values()
+if found.empty:
+    print("No GPU run is stored: claims about speed stay pending.")
+else:
+    run.save_table(found, "gpu_claims", caption="What stored GPU runs say to the paper's claims.")
+    for row in found.itertuples():
+        verdict = run.record_claim(
+            row.claim_id, row.value, evidence=row.evidence, artifact="gpu_claims", note=row.note
+        )
+        print(row.claim_id, row.value, row.unit, verdict)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. At which rate does "vLLM-like + SPF" stop being as good as Nexus in mean TTFT? What does that say about the partition?

@@ -29,6 +29,15 @@ class Found(NamedTuple):
 def latency_findings(grid: pd.DataFrame) -> Iterator[Found]:
     """Yield what Fig. 9's grid says about latencies (one GPU, and two for vLLM-P/D)."""
     gains = latency_gains(grid)
+    yield from single_gpu_findings(gains)
+    apart = 100 * (_gains(gains, PD, "ttft_mean_s", (LDC.label, ARXIV.label)).gain - 1).abs()
+    yield _median("N-23", apart, "figure_9_gains", "% apart on LDC and arXiv")
+    yield mixed_tail_finding(gains)
+    yield from _orders(grid, gains)
+
+
+def single_gpu_findings(gains: pd.DataFrame) -> Iterator[Found]:
+    """Yield the ratios to vLLM-like and SGLang-like on one GPU, from `latency_gains`."""
     for claim, over, metric in (("N-02", VLLM, "ttft"), ("N-03", VLLM, "tbt"), ("N-05", SGLANG, "ttft"),
                                 ("N-06", SGLANG, "tbt"), ("N-22", SGLANG, "ttft")):  # fmt: skip
         part = _gains(gains, over, f"{metric}_mean_s")
@@ -37,17 +46,18 @@ def latency_findings(grid: pd.DataFrame) -> Iterator[Found]:
         yield Found(claim, float(best.gain), "figure_9_gains", where)
     for claim, metric in (("N-21", "ttft_mean_s"), ("N-24", "ttft_p95_s"), ("N-26", "tbt_mean_s")):
         yield _median(claim, _gains(gains, VLLM, metric).gain, "figure_9_gains")
-    apart = 100 * (_gains(gains, PD, "ttft_mean_s", (LDC.label, ARXIV.label)).gain - 1).abs()
-    yield _median("N-23", apart, "figure_9_gains", "% apart on LDC and arXiv")
-    yield from _orders(grid, gains)
+
+
+def mixed_tail_finding(gains: pd.DataFrame) -> Found:
+    """Return whether Nexus has the worse tail TTFT on Mixed, from `latency_gains`."""
+    tail = _gains(gains, VLLM, "ttft_p95_s", (MIXED.label,)).gain.median()
+    return Found(
+        "N-25", bool(tail < 1), "figure_9_gains", f"median P95 TTFT of vLLM-like over Nexus on Mixed {tail:.2f}"
+    )
 
 
 def _orders(grid: pd.DataFrame, gains: pd.DataFrame) -> Iterator[Found]:
     table = "figure_9_table"
-    tail = _gains(gains, VLLM, "ttft_p95_s", (MIXED.label,)).gain
-    yield Found(
-        "N-25", bool(tail.median() < 1), table, f"median P95 TTFT of vLLM-like over Nexus on Mixed {tail.median():.2f}"
-    )
     tbt = {
         name: _gains(gains, SGLANG, "tbt_mean_s", (name,)).gain.median()
         for name in (LDC.label, ARXIV.label, MIXED.label)
