@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -112,3 +115,46 @@ def test_parts_fill_the_device_and_are_powers_of_two(sequences):
     assert parts & (parts - 1) == 0
     assert parts == 1 or parts * sequences * 2 <= 2 * 132
     assert parts in (1, 32) or 2 * parts * sequences * 2 > 2 * 132
+
+
+_COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from paperlab.serving.engine import kernels, probe
+
+def build(kernel, warps=4, **arguments):
+    names = kernel.arg_names
+    signature = {n: arguments[n] if isinstance(arguments[n], str) else "constexpr" for n in names}
+    constants = {(i,): arguments[n] for i, n in enumerate(names) if signature[n] == "constexpr"}
+    source = ASTSource(kernel, signature=signature, constexprs=constants)
+    options = kernels.LAUNCH_OPTIONS | {"num_warps": warps}
+    built = compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
+    assert built.asm["cubin"] and "f64" not in built.asm["ptx"]
+    assert built.metadata.shared <= SHARED, built.metadata.shared
+    return built.asm["ptx"]
+
+integers = dict.fromkeys(("tables_ptr", "lengths_ptr", "starts_ptr"), "*i64")
+integers |= dict.fromkeys(("sequence_ptr", "first_ptr"), "*i32")
+integers |= dict.fromkeys(("table_stride", "block_size", "N", "A", "G"), "i32")
+for dtype, size in (("*bf16", 2), ("*fp16", 2), ("*fp32", 4)):
+    tensors = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), dtype)
+    for R, queries, rows, parts in ((8, 1, 16, 32), (4, 1, 16, 1), (8, 8, 64, 1), (1, 64, 64, 1)):
+        partial = dict.fromkeys(("part_ptr", "weight_ptr"), "*fp32" if parts > 1 else dtype)
+        build(kernels._attend, **tensors, **partial, **integers, scale="fp32", R=R, D=128, QUERIES=queries, ROWS=rows,
+              WIDTH=128, KEYS=kernels.step_keys(size), PARTS=parts)
+    build(kernels._join, part_ptr="*fp32", weight_ptr="*fp32", out_ptr=dtype, N="i32", A="i32", D=128, WIDTH=128,
+          PARTS=32)
+assert "%smid" in build(probe._probe, 1, where_ptr="*i32", noise_ptr="*fp32", ROUNDS="i32")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("capability", "shared_bytes"), [(80, 166_912), (89, 101_376), (90, 232_448)])
+def test_kernels_compile_for_cuda_without_a_device(capability, shared_bytes, tmp_path, monkeypatch):
+    """The interpreter forgives what the compiler does not, and knows no limit of shared memory."""
+    pytest.importorskip("triton.backends.nvidia")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    code = f"CAPABILITY, SHARED = {capability}, {shared_bytes}\n{_COMPILE}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

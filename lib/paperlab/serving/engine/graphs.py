@@ -24,9 +24,13 @@ _capturing = threading.Lock()
 
 @dataclass(frozen=True)
 class _Captured:
-    """A graph and the tensors that it reads (a batch padded to the bucket) and writes."""
+    """A graph and the tensors that it reads (a batch padded to the bucket) and writes.
+
+    The graph knows its tensors by address only: `attend` keeps those alive that nothing else refers to.
+    """
 
     graph: Any
+    attend: TritonAttention
     ids_1B: Tensor
     positions_1B: Tensor
     slots_B: Tensor
@@ -97,4 +101,4 @@ class DecodeGraphs:
         # Another lane's thread may allocate meanwhile: only this thread's calls are watched.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             logits = self._forward(ids, positions, attend)
-        return _Captured(graph, ids, positions, slots, tables, lengths, logits)
+        return _Captured(graph, attend, ids, positions, slots, tables, lengths, logits)

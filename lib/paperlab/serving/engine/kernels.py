@@ -17,7 +17,6 @@ import triton.language as tl
 from torch import Tensor
 
 LAUNCH_OPTIONS = {"enable_fp_fusion": True}  # explicit, since triton 3.9 warns that its default is about to change
-KEYS = 64  # keys in one step of the inner loop
 _TILE_ROWS = 64  # rows (queries times R) of a tile of a longer chunk
 
 
@@ -48,6 +47,11 @@ def key_parts(sequences: int, kv_heads: int, multiprocessors: int) -> int:
     """Return into how many parts decoding cuts the keys, so that about two programs fall to a multiprocessor."""
     wanted = 2 * multiprocessors // (sequences * kv_heads)
     return 1 << (min(wanted, 32).bit_length() - 1) if wanted > 1 else 1
+
+
+def step_keys(element_size: int) -> int:
+    """Return the keys in one step of the inner loop; more of 4 bytes exceed the shared memory of an L20."""
+    return 128 // element_size
 
 
 def paged_attention(
@@ -83,8 +87,9 @@ def paged_attention(
         weight_PNA = torch.empty(parts, N, A, dtype=torch.float32, device=q_NAD.device)
     _attend[(len(tiles.sequence_T), G, parts)](
         q_NAD, keys, values, out_NAD, part_PNAD, weight_PNA, tables_SM, lengths_S, starts_S1,
-        tiles.sequence_T, tiles.first_T, D**-0.5, tables_SM.stride(0), block_size, N, A, G,
-        R=R, D=D, QUERIES=tiles.queries, ROWS=rows, WIDTH=width, KEYS=KEYS, PARTS=parts, **LAUNCH_OPTIONS,
+        tiles.sequence_T, tiles.first_T, D**-0.5, tables_SM.stride(0), block_size, N, A, G, R=R, D=D,
+        QUERIES=tiles.queries, ROWS=rows, WIDTH=width, KEYS=step_keys(keys.element_size()), PARTS=parts,
+        **LAUNCH_OPTIONS,
     )  # fmt: skip
     if parts > 1:
         queries = len(tiles.sequence_T)  # a part is only ever cut for tiles of one query, which come first
