@@ -65,11 +65,27 @@ def test_invert_undoes_gelu(approximate):
 
 @pytest.mark.parametrize("approximate", FORMS)
 def test_fit_meets_its_bars_in_float32(approximate):
+    """On correctly rounded y; what torch's own y is worth differs between processors (next test)."""
     x = torch.linspace(-10, 10, 2_000_001)
     near = (x - minimum(approximate).x).abs() < 0.1
-    found = error(x, approximate)
+    value, slope = exact(x.double(), approximate)
+    side = x >= side_threshold(x.dtype, approximate)
+    found = (derivative(value.float(), side, approximate, "fit").double() - slope).abs()
     assert found[near].max() <= 2e-4
     assert found[~near].max() <= 1e-5
+
+
+@pytest.mark.parametrize("approximate", FORMS)
+def test_fit_adds_little_to_what_rounding_of_y_costs(approximate):
+    """On torch's own y the error is what the exact inversion of that y has: some processors round it by 6 ulp."""
+    x = torch.linspace(-10, 10, 2_000_001)
+    near = (x - minimum(approximate).x).abs() < 0.1
+    y = F.gelu(x, approximate=approximate)
+    inverted = invert(y.double(), x >= side_threshold(x.dtype, approximate), approximate)
+    floor = (exact(inverted, approximate)[1] - exact(x.double(), approximate)[1]).abs()
+    found = error(x, approximate)
+    for region in (near, ~near):
+        assert found[region].max() <= 1.5 * floor[region].max() + 1e-5
 
 
 @pytest.mark.parametrize("approximate", FORMS)

@@ -9,9 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from paperlab.hardware import Roofline
+from paperlab.lab import timing
 from paperlab.tempo.memory.capacity import synthetic_batch
 from paperlab.tempo.ops import kernels
-from paperlab.tempo.speed import kernel_speed, throughput, timing
+from paperlab.tempo.speed import kernel_speed, throughput
 from paperlab.tempo.speed.kernel_speed import (
     Sizes,
     gelu_cases,
