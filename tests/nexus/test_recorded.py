@@ -59,6 +59,18 @@ def test_shares_are_interpolated_between_layouts(store):
     assert found["N-16"] == pytest.approx(0)
 
 
+def test_shares_of_an_unfinished_run_decide_nothing(store):
+    rows = [
+        {"phase": phase, "share": share, "device_s": 1 / share}
+        for phase in ("prefill", "decode", "projections")
+        for share in (0.1, 0.2, 1.0)
+    ]
+    store("shares", rows, partition="green contexts")
+    assert recorded.claim_values().empty
+    store("shares", [row for row in rows if row["share"] == 1.0], partition="none")
+    assert recorded.claim_values().empty
+
+
 def test_contention_compares_two_and_ten_thousand_tokens(store):
     rows = [{"stored_tokens": stored, "device_s": s} for stored, s in ((2000, 1.0), (10_000, 1.36), (None, 0.8))]
     store("contention", rows, partition="green contexts", decode_sms=64)
@@ -88,3 +100,16 @@ def test_serving_runs_decide_ratios_and_unpartitioned_ones_do_not(store):
     assert recorded.claim_values().empty
     store("serving", [row | {"evidence": "measured-cpu"} for row in rows], partition="none")
     assert recorded.claim_values().empty
+
+
+def test_points_that_one_system_lacks_favor_nobody(store):
+    factors = {"vllm-like": 4.0, "sglang-like": 2.0, "nexus": 1.0}
+    rows = [serving(system, 1.0, factor) | {"scenario": LDC.label} for system, factor in factors.items()]
+    alone = serving("nexus", 2.0, 0.1) | {"scenario": LDC.label}
+    store("serving", rows, partition="none")
+    before = values()
+    store("serving", [*rows, alone], partition="none")
+    after = values()
+    assert before == after
+    assert after["N-02"] == 4.0
+    assert after["N-01"] <= 1.0 + 1e-9

@@ -28,6 +28,7 @@ from paperlab.nexus.studies.serving_study import ABLATION, LDC, MIXED, latency_g
 FOLDER, GPU = "nexus_gpu", "measured-gpu"
 PARTITIONED = ("green contexts", "none")  # none: its lanes share no device
 FLAT = 1.1  # projections within this factor of the whole device's latency have flattened
+WIDEST_GAP = 0.2  # between measured shares, for latency between them to be interpolated
 LIMITS = (2.0, 4.0, 8.0)  # a rate is sustained up to so many times the least mean normalized latency of the workload
 _COLUMNS = ["claim_id", "value", "unit", "note", "device", "evidence"]
 
@@ -57,7 +58,8 @@ def claim_values() -> pd.DataFrame:
         table = _measured(read(stage))
         if not table.empty:
             device = str(table.device.iloc[0])
-            rows += [(f.claim_id, f.value, ledger[f.claim_id].unit, f.note, device, GPU) for f in make(table)]
+            found = [f for f in make(table) if not np.isnan(f.value)]  # NaN: the run has not come so far
+            rows += [(f.claim_id, f.value, ledger[f.claim_id].unit, f.note, device, GPU) for f in found]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -96,19 +98,30 @@ def _shares(table: pd.DataFrame) -> Iterator[Found]:
     measured = "between layouts latency is interpolated"
     yield Found("N-13", drop("prefill", 0.3, 0.4), "shares", measured)
     yield Found("N-14", drop("prefill", 0.7, 0.8), "shares", measured)
-    projections = curves["projections"]
-    flat = projections.index[projections <= FLAT * projections.iloc[-1]].min()
-    yield Found("N-15", 100 * float(flat), "shares", f"least share within {FLAT:g} x of the whole device's latency")
+    note = f"least share within {FLAT:g} x of the whole device's latency"
+    yield Found("N-15", 100 * _flattens_at(curves["projections"]), "shares", note)
     yield Found("N-16", drop("decode", 0.3, 0.4), "shares", measured)
     beyond = [drop("decode", share / 10, share / 10 + 0.1) for share in range(5, 10)]
     steps = ", ".join(f"{value:.1f}" for value in beyond)
-    yield Found("N-17", max(beyond), "shares", f"largest of the steps from 50 %: {steps} %; {measured}")
+    yield Found("N-17", float(np.max(beyond)), "shares", f"largest of the steps from 50 %: {steps} %; {measured}")
 
 
 def _at(curve: pd.Series, share: float) -> float:
-    """Return the latency at a share; NaN outside of what was measured."""
-    values = curve.to_numpy(dtype=float)
-    return float(np.interp(share, curve.index.to_numpy(dtype=float), values, left=np.nan, right=np.nan))
+    """Return the latency at a share; NaN outside of what was measured and within wide gaps."""
+    shares, values = curve.index.to_numpy(dtype=float), curve.to_numpy(dtype=float)
+    above = min(max(1, int(np.searchsorted(shares, share))), len(shares) - 1)
+    if shares[above] - shares[above - 1] > WIDEST_GAP + 1e-9:
+        return np.nan
+    return float(np.interp(share, shares, values, left=np.nan, right=np.nan))
+
+
+def _flattens_at(curve: pd.Series) -> float:
+    """Return the least share that is `FLAT`; NaN where the shares measured leave gaps, or the least of all is flat."""
+    shares = curve.index.to_numpy(dtype=float)
+    flat = curve.to_numpy(dtype=float) <= FLAT * curve.iloc[-1]
+    if len(shares) < 2 or flat[0] or np.diff(shares).max() > WIDEST_GAP + 1e-9:
+        return np.nan
+    return float(shares[flat].min())
 
 
 def _contention(table: pd.DataFrame) -> Iterator[Found]:
@@ -134,19 +147,23 @@ def _serving(table: pd.DataFrame) -> Iterator[Found]:
 
 
 def _comparisons(grid: pd.DataFrame) -> Iterator[Found]:
-    main = {"nexus", VLLM, SGLANG}
-    if not main <= set(grid.system):
-        return
-    gains = latency_gains(grid[grid.system.isin(main)]).dropna(subset="gain")
-    if not gains.empty:
+    main = _complete(grid, {"nexus", VLLM, SGLANG})
+    if not main.empty:
+        gains = latency_gains(main)
         yield from single_gpu_findings(gains)
         if MIXED.label in set(gains.scenario):
             yield mixed_tail_finding(gains)
-        yield from _throughput(grid[grid.system.isin(main)])
-    mixed = grid[grid.scenario == MIXED.label]
-    complete = mixed.groupby(["rate_per_s", "seed"]).system.agg(lambda names: set(ABLATION) <= set(names))
-    if complete.any():
-        yield from ablation_findings(mixed)
+        yield from _throughput(main)
+    arms = _complete(grid[grid.scenario == MIXED.label], set(ABLATION))
+    if not arms.empty:
+        yield from ablation_findings(arms)
+
+
+def _complete(grid: pd.DataFrame, systems: set[str]) -> pd.DataFrame:
+    """Return the rows of `systems` at the points that all of them have: a run that was cut short favors nobody."""
+    rows = grid[grid.system.isin(systems)]
+    counts = rows.groupby(["scenario", "rate_per_s", "seed"]).system.transform("nunique")
+    return rows[counts == len(systems)]
 
 
 def _throughput(grid: pd.DataFrame) -> Iterator[Found]:

@@ -193,6 +193,7 @@ def contention(bench: Bench, stored: int | None) -> pd.DataFrame:
             print(f"contention: {UNPARTITIONED}: {error}", flush=True)
             streams = tuple(torch.cuda.Stream(bench.on) for _ in range(2))  # type: ignore[assignment]
     decoding = bench.decode_batch(rig, bench.scope.motivation_batch, first=1)
+    bench.synchronize()  # what was made on this stream is read on others
     runner = Runner(rig.decoder)
     with bench.on_stream(streams[1]):
         bench.device_s(lambda: runner.forward(decoding.flat, rig.store))  # graphs are captured while nobody else runs

@@ -74,4 +74,7 @@ def reserve(
         wanted["host"] = (kv_blocks if host_blocks is None else host_blocks, torch.device("cpu"))
     for name, (blocks, _) in wanted.items():
         BlockPool(name, blocks, block_size)  # refuses sizes below 1
-    return {name: KvStore(shape, blocks, block_size, dtype, place) for name, (blocks, place) in wanted.items()}
+    stores = {name: KvStore(shape, blocks, block_size, dtype, place) for name, (blocks, place) in wanted.items()}
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # lanes issue on streams of their own, which wait for no zeros or weights
+    return stores
