@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 NAMES = {
     "vllm-like": "vLLM-like",
@@ -101,7 +102,7 @@ def figure_13(table: pd.DataFrame) -> Figure:
             ax=axes,
             errorbar=("pi", 100),
         )
-        axes.set(xlabel="requests per second", ylabel=_METRICS[metric])
+        axes.set(xlabel="requests per second", ylabel=_METRICS[metric], ylim=(0, None))
     _shared_legend(figure, panels)
     return figure
 
@@ -120,6 +121,7 @@ def exhibit_controls(table: pd.DataFrame) -> Figure:
                 errorbar=("pi", 100), legend=metric == "tbt_mean_s",
             )  # fmt: skip
             axes.set(xscale="log", title=scenario, xlabel=_METRICS[metric], ylabel="")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         row[1].tick_params(labelleft=False)
         row[1].legend(title="requests/s", fontsize=8)
     return figure
@@ -135,7 +137,7 @@ def exhibit_penalties(table: pd.DataFrame) -> Figure:
     )
     for axes, ((penalty, factor), part) in zip(panels.flat, panels_of, strict=False):
         _lines(axes, part, "normalized_latency_mean_s", _named(part))
-        axes.set(title=f"{penalty}: x{factor:g}")
+        axes.set(title=f"{penalty}: x{factor:g}", ylim=(0, 1.05 * table.normalized_latency_mean_s.max()))
     _shared_legend(figure, panels.flat)
     return figure
 
@@ -189,7 +191,7 @@ def _present(names: pd.Series | pd.Index) -> list[str]:
 
 
 def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below all panels in place of one in each."""
+    """One legend above all panels in place of one in each."""
     handles, labels = [], []
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -198,4 +200,4 @@ def _shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
                 labels.append(label)
         if (legend := axes.get_legend()) is not None:
             legend.remove()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
