@@ -10,7 +10,7 @@
 # 2. judge an "up to 20x" by the whole grid that it was picked from;
 # 3. tell what would have to be measured on a GPU before any of this can be believed.
 #
-# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 15 minutes, 2 GiB. Hardware: any CPU; nothing here runs on a GPU.
+# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 7 minutes, 1 GiB. Hardware: any CPU; nothing here runs on a GPU.
 #
 # **Everything in this notebook is simulated.** Absolute times depend on assumed efficiencies of the L20
 # (`data/serving/constants.yaml`). A claim about a GPU's speed stays `pending-gpu`; the simulated value stands beside it.

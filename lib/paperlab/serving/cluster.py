@@ -7,7 +7,7 @@ executors share queueing, memory accounting and pre-emption to the last block.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from paperlab.serving.events import EventLog, Move, Step
@@ -108,6 +108,25 @@ class Cluster:
             job.incoming = self._begin_copy(lane, work)
         self.jobs[lane] = job
         return job
+
+    def dispatch(self, decide: Callable[[str], tuple[Decision, float]], begun: Callable[[str, Job], None]) -> None:
+        """Offer work to idle lanes until none takes any; what one starts or drops may enable another.
+
+        Args:
+            decide: returns the decision for an idle lane, and the seconds that it took.
+            begun: hears of each job that has begun.
+        """
+        offered = True
+        while offered:
+            offered = False
+            for lane in self.lanes:
+                if lane in self.jobs or not self.unfinished:
+                    continue
+                decision, scheduler_s = decide(lane)
+                job = self.begin(lane, decision, scheduler_s)
+                if job is not None:
+                    begun(lane, job)
+                offered |= bool(decision.preempt) or (job is not None and len(self.lanes) > 1)
 
     def _begin_compute(self, lane: str, work: Compute, job: Job) -> None:
         pool = self.pool_of(lane)

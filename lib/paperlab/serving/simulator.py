@@ -19,7 +19,7 @@ from paperlab.serving.events import EventLog
 from paperlab.serving.kv import BlockPool
 from paperlab.serving.policy import Limits, Policy, make_policy
 from paperlab.serving.request import Request
-from paperlab.serving.work import Compute, Copy
+from paperlab.serving.work import Compute, Copy, Decision
 from paperlab.transformer import ModelShape
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Simulator:
         arrivals = sorted(requests, key=lambda request: (request.arrival_s, request.request_id))
         cluster, upcoming = self.cluster, 0
         while True:
-            self._dispatch()
+            cluster.dispatch(self._decide, self._start)
             lane, end_s = self._next_end()
             arrival_s = arrivals[upcoming].arrival_s if upcoming < len(arrivals) else math.inf
             now_s = min(end_s, arrival_s)
@@ -88,21 +88,8 @@ class Simulator:
             raise Stalled(f"{self.policy.name}: {cluster.unfinished} requests left and nothing to run")
         return cluster.log
 
-    def _dispatch(self) -> None:
-        """Offer work to idle lanes until none takes any; what one starts or drops may enable another."""
-        cluster, started = self.cluster, True
-        while started:
-            started = False
-            for lane in cluster.lanes:
-                if lane in cluster.jobs or not cluster.unfinished:
-                    continue
-                decision = self.policy.schedule(lane, cluster)
-                job = cluster.begin(lane, decision)
-                if job is not None:
-                    self._start(lane, job)
-                    started = len(cluster.lanes) > 1
-                elif decision.preempt:
-                    started = True
+    def _decide(self, lane: str) -> tuple[Decision, float]:
+        return self.policy.schedule(lane, self.cluster), 0.0
 
     def _start(self, lane: str, job: Job) -> None:
         now_s = self.cluster.now_s

@@ -16,6 +16,7 @@ import torch
 
 from paperlab.mist.runtime.trace import Trace
 
+Call = tuple[str, Callable[[], Any], "tuple[Ticket, ...]", int, int]  # label, work, after, module, micro-batch
 SIDE_LANES = ("swap-in", "swap-out", "unshard", "reduce", "optimizer")
 
 
@@ -58,9 +59,12 @@ class Lane:
     ) -> Ticket:
         """Queue `work` behind this lane's earlier work and behind the tickets in `after`."""
         ticket = Ticket()
-        self._run(label, work, tuple(after), module, microbatch)
-        ticket.finish()
+        self._issue(ticket, (label, work, tuple(after), module, microbatch))
         return ticket
+
+    def _issue(self, ticket: Ticket, call: Call) -> None:
+        self._run(*call)
+        ticket.finish()
 
     def _run(
         self, label: str, work: Callable[[], Any], after: tuple[Ticket, ...], module: int, microbatch: int
@@ -79,23 +83,12 @@ class ThreadLane(Lane):
 
     def __init__(self, name: str, trace: Trace) -> None:
         super().__init__(name, trace)
-        self._queue: queue.SimpleQueue[tuple[Ticket, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Ticket, Call] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"mist {name}", daemon=True)
         self._thread.start()
 
-    def submit(
-        self,
-        label: str,
-        work: Callable[[], Any],
-        after: Iterable[Ticket] = (),
-        *,
-        module: int = -1,
-        microbatch: int = -1,
-    ) -> Ticket:
-        """Queue `work` behind this lane's earlier work and behind the tickets in `after`."""
-        ticket = Ticket()
-        self._queue.put((ticket, (label, work, tuple(after), module, microbatch)))
-        return ticket
+    def _issue(self, ticket: Ticket, call: Call) -> None:
+        self._queue.put((ticket, call))
 
     def _serve(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -120,24 +113,14 @@ class StreamLane(Lane):
         super().__init__(name, trace)
         self.stream = torch.cuda.Stream(priority=-1)
 
-    def submit(
-        self,
-        label: str,
-        work: Callable[[], Any],
-        after: Iterable[Ticket] = (),
-        *,
-        module: int = -1,
-        microbatch: int = -1,
-    ) -> Ticket:
-        """Queue `work` on the stream, after everything the issuing stream holds by now."""
-        ticket = Ticket()
+    def _issue(self, ticket: Ticket, call: Call) -> None:
+        """Issue the work after everything that the issuing stream holds by now."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream), torch.no_grad():
-            self._run(label, work, tuple(after), module, microbatch)
+            self._run(*call)
             event = torch.cuda.Event()
             event.record()
         ticket.finish(event=event)
-        return ticket
 
 
 def make_lanes(trace: Trace, device: torch.device, overlap: bool = True) -> dict[str, Lane]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,7 @@ def intensities() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "operator", "flops_per_byte", "ridge", "bound"])
 
 
+@lru_cache(maxsize=4)  # two exhibits look at the same run
 def motivation_run(system: str, requests: int, seed: int, mixed_penalty: float = 1.0) -> EventLog:
     """Return the log of the motivation workload."""
     options = with_constants(mixed_penalty=mixed_penalty)

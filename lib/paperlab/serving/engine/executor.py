@@ -23,7 +23,7 @@ from paperlab.serving.events import EventLog
 from paperlab.serving.policy import Policy
 from paperlab.serving.request import Request
 from paperlab.serving.simulator import Stalled
-from paperlab.serving.work import Compute, Copy
+from paperlab.serving.work import Compute, Copy, Decision
 
 OnToken = Callable[[int, int], None]
 
@@ -112,25 +112,21 @@ class Executor:
             self._ended.wait_for(lambda: self._over)
 
     def _dispatch(self) -> None:
-        """Offer work to idle lanes until none takes any; what one starts or drops may enable another."""
-        cluster, offered = self.cluster, True
-        while offered and not self._stopping:
-            offered = False
-            for lane in cluster.lanes:
-                if lane in cluster.jobs or not cluster.unfinished:
-                    continue
-                began_s = time.perf_counter()
-                decision = self.policy.schedule(lane, cluster)
-                scheduler_s = time.perf_counter() - began_s
-                cluster.now_s = self._now_s()
-                job = cluster.begin(lane, decision, scheduler_s)
-                if job is not None:
-                    self._given[lane].notify()
-                offered |= bool(decision.preempt) or (job is not None and len(cluster.lanes) > 1)
+        """Offer work to idle lanes and wake those that got some."""
+        cluster = self.cluster
+        if not self._stopping:
+            cluster.dispatch(self._decide, lambda lane, job: self._given[lane].notify())
         if cluster.unfinished and not (cluster.jobs or self._upcoming or self._stopping):
             raise Stalled(f"{self.policy.name}: {cluster.unfinished} requests left and nothing to run")
         if self._over:
             self._end()
+
+    def _decide(self, lane: str) -> tuple[Decision, float]:
+        began_s = time.perf_counter()
+        decision = self.policy.schedule(lane, self.cluster)
+        scheduler_s = time.perf_counter() - began_s
+        self.cluster.now_s = self._now_s()
+        return decision, scheduler_s
 
     def _guarded(self, lane: str) -> None:
         try:

@@ -1,7 +1,7 @@
 """vLLM-P/D-like: prompts on one device, decoding on another, keys and values sent over the link between them.
 
-After DistServe, and vLLM with LMCache as the Nexus paper uses it (§6.1): a bounded buffer
-holds what waits for the link. Where it overflows, the newest entry is evicted and its prompt computed again.
+After DistServe, and vLLM with LMCache as the Nexus paper uses it (§6.1): a bounded buffer holds what waits for the
+link. Where it overflows, the newest entry is evicted and its prompt computed again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Disaggregated(Policy):
 
         Args:
             limits: caps of one iteration, for each device.
-            buffer_bytes: of keys and values that may wait for the link, per device; LMCache's default for host memory.
+            buffer_bytes: of keys and values that may wait for the link, per device; the paper does not state it.
             batch: sequences in one transfer at most.
         """
         super().__init__(limits)
