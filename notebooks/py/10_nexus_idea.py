@@ -61,6 +61,18 @@ run.save_table(
 # take longer), or a second GPU for decoding (twice the hardware, and the cache must be sent across). Nexus: two *lanes* on
 # one GPU, each with a share of its multiprocessors (SMs), over one copy of the weights and one paged cache.
 
+# %%
+from paperlab.nexus import experiments, plots
+
+config = run.config("nexus", nexus.Config)
+designs = experiments.figure_1(config)
+run.save_figure(
+    plots.figure_1(designs),
+    "figure_1",
+    designs,
+    caption="Mixed batches, two GPUs, and two lanes on one GPU (Figure 1), drawn from the policies.",
+)
+
 # %% [markdown]
 # ### Exercise 1: how much work is a chunk?
 #
@@ -100,9 +112,6 @@ exercises.check_effective_share(effective_share)
 print("right: with a knee at 0.6 and λ = 0.1, the last 40 % add only 4 %")
 
 # %%
-from paperlab.nexus import experiments, plots
-
-config = run.config("nexus", nexus.Config)
 curves = experiments.figure_5(config)
 run.save_figure(
     plots.figure_5(curves),
@@ -117,6 +126,15 @@ run.save_figure(
 # Splitting multiprocessors does not split bandwidth. The paper's model gives decode's attention a part of it by bytes: while prefill
 # is in *its* attention (a fraction `p_attn` of the time) those two compete; otherwise decode competes with the weights of
 # prefill's dense layers.
+
+# %%
+splits = experiments.figure_3(config)
+run.save_figure(
+    plots.figure_3(splits),
+    "figure_3",
+    splits,
+    caption="A layout divides multiprocessors, and no bandwidth (after Figure 3): an L20, by the cost model.",
+)
 
 # %% [markdown]
 # ### Exercise 3: what is left for decode?
@@ -282,6 +300,48 @@ run.save_table(
 )
 
 # %% [markdown]
+# What fills the cache? Here an 8B model under more load than it can sustain. Mixed batches admit prompts as fast as memory allows, and
+# decode them slowly: the pool fills until sequences are thrown out and computed again. Nexus leaves long prompts waiting, and
+# the pool stays far below the dotted line, where it would change to *decode first*.
+
+# %%
+from paperlab.serving import metrics
+
+heavy = workload("mixed", rate_per_s=2.5, requests=150, seed=seed)
+crowded = {
+    name: simulate(policy, model="llama3.1-8b", device="l20", workload=heavy)
+    for name, policy in systems.items()
+}
+figure, axes = plt.subplots(figsize=(10, 2.8), layout="constrained")
+for log in crowded.values():
+    timeline.draw_memory(axes, log)
+axes.axhline(100 * Settings().kv_switch, color="0.4", linestyle=":")
+axes.set_xlim(0, max(log.end_s for log in crowded.values()))
+axes.legend(axes.lines[:2], list(crowded), loc="upper left")
+usage = pd.concat([metrics.kv_usage(log).assign(system=name) for name, log in crowded.items()])
+run.save_figure(
+    figure,
+    "memory",
+    usage,
+    evidence="simulated",
+    caption="Use of the paged cache while 150 requests are served, simulated on an L20.",
+)
+
+# %% [markdown]
+# And which file does what? Each arrow is a call from one file of the library to another, counted while Nexus served such a workload,
+# per iteration. Blue is Nexus, gray the serving core that all systems share. Replace a blue box and you have a policy of your
+# own; replace `serving.simulator` by the engine, and the same scheduler serves real tokens.
+
+# %%
+calls = experiments.figure_7(config)
+run.save_figure(
+    plots.figure_7(calls),
+    "figure_7",
+    calls,
+    caption="Architecture (Figure 7) as recorded calls per iteration.",
+)
+
+# %% [markdown]
 # `logs["Nexus"].save_trace("trace.json")` writes a file that ui.perfetto.dev opens.
 
 # %% [markdown]
@@ -309,7 +369,8 @@ print("five prompts, three schedulers, the same tokens; the last one:", outputs[
 #
 # ## Checked against the paper, and where next
 #
-# `11_nexus_experiments` goes through Figures 2 to 8 and all that the paper leaves open; `12_nexus_serving` compares whole systems.
+# `11_nexus_experiments` goes through Figures 2 to 8 and all that the paper leaves open; `12_nexus_serving` compares whole systems, `13_nexus_ablation`
+# their parts.
 # To go on by yourself: set `rate_per_s` to 0.5 and to 4 above; give `simulate` the option `policy_options={"beta": 1.5}`; write a
 # policy of your own (`paperlab.serving.Policy` has one method to fill).
 #

@@ -64,7 +64,20 @@ run.save_figure(
 )
 
 # %% [markdown]
-# ## 3. Mixed batches (Figure 4)
+# ## 3. Three designs (Figure 1d)
+#
+# The paper ticks what each design is good at. Here is the same table with numbers, for its motivation workload: `busy` is the share of
+# the multiprocessors at work, over all GPUs of the design.
+
+# %%
+run.save_table(
+    experiments.table_evolution(config),
+    "figure_1d",
+    caption="Three designs on LDC at 2.5 requests/s, simulated, beside the paper's ticks (Figure 1d).",
+)
+
+# %% [markdown]
+# ## 4. Mixed batches (Figure 4)
 #
 # The vLLM-like baseline on the motivation workload: LDC at 2.5 requests/s, Qwen2.5-3B, one L20. The second color is what a penalty
 # of 1.5 on mixed batches would give. With it the baseline comes near the paper's 0.251 s; without, adding up the operators
@@ -106,7 +119,7 @@ run.record_claim(
 )
 
 # %% [markdown]
-# ## 4. Diminishing returns (Figure 5)
+# ## 5. Diminishing returns (Figure 5)
 #
 # How much slower is a phase on a part of the multiprocessors? The paper states five drops of latency. The curves below are *fitted
 # to them*, so that they come out proves nothing but that the family is rich enough; only a GPU can decide the claims.
@@ -131,7 +144,7 @@ for claim, row in fit[(fit.family == "slope")].groupby("claim").first().iterrows
     )
 
 # %% [markdown]
-# ## 5. Contention (Figure 6)
+# ## 6. Contention (Figure 6)
 #
 # Both phases read one memory. The published form splits bandwidth by *bytes per iteration*. In our reading it forecasts that decode
 # gets *faster* as the prompt beside it grows, where the paper measured 36 % slower: a longer prompt spends more of its
@@ -165,7 +178,7 @@ run.save_figure(
 )
 
 # %% [markdown]
-# ## 6. Two objectives, turned around
+# ## 7. Two objectives, turned around
 #
 # *Prefill-prioritized* minimizes prefill's latency while decode stays within β = 1.1 of its best; *decode-prioritized* minimizes
 # decode's while prefill stays within α = 1.3. "Minimize X subject to Y" gives X whatever Y does not need. So the mode that
@@ -195,7 +208,7 @@ for row in checks.itertuples():
     )
 
 # %% [markdown]
-# ## 7. The controller at work
+# ## 8. The controller at work
 #
 # Each dot is a search. From a nearly converged start it needs a few evaluations; after a change of load, or from a cold start,
 # tens.
@@ -238,7 +251,7 @@ run.save_table(
 )
 
 # %% [markdown]
-# ## 8. What the paper leaves open
+# ## 9. What the paper leaves open
 #
 # Every constant and every open point is a parameter with a documented default. Each sweep changes one of them; the first value is
 # the default, and dots show mean TTFT and mean TBT relative to it. Two stand out. *Thin batches*: whether the
@@ -258,7 +271,7 @@ run.save_figure(
 )
 
 # %% [markdown]
-# ## 9. For real: the same policies on this machine
+# ## 10. For real: the same policies on this machine
 #
 # A small Llama-style model on a paged engine in torch; prompts of the LDC workload, 32 times shorter. The policies are the same
 # objects. The lanes of Nexus are threads here: a CPU has no multiprocessors to split, so this shows that the policies work

@@ -3,14 +3,14 @@
 #
 # *Nexus: Proactive Intra-GPU Disaggregation of Prefill and Decode in LLM Serving*, Shi, Cai, Du and Jia, arXiv 2507.06608v5.
 #
-# Figures 9 to 13 of the paper, on a discrete-event simulator of its L20 GPUs. Every system below is a scheduler of the same
+# Figures 9, 10 and 12 of the paper, on a discrete-event simulator of its L20 GPUs. Every system below is a scheduler of the same
 # serving core; the same policy objects also drive the real engine of `11_nexus_experiments`. After this notebook you can
 #
-# 1. say which system wins at which load, and what part of a gain is the order of prompts, the partition, or overload;
+# 1. say which system wins at which load;
 # 2. judge an "up to 20x" by the whole grid that it was picked from;
-# 3. tell what would have to be measured on a GPU before any of this can be believed.
+# 3. say where the time of a request goes.
 #
-# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 7 minutes, 1 GiB. Hardware: any CPU; nothing here runs on a GPU.
+# `13_nexus_ablation` takes the winner apart. Cost on 2 cores: `smoke` under 1 minute, `cpu` about 5 minutes, 1 GiB. Hardware: any CPU; nothing here runs on a GPU.
 #
 # **Everything in this notebook is simulated.** Absolute times depend on assumed efficiencies of the L20
 # (`data/serving/constants.yaml`). A claim about a GPU's speed stays `pending-gpu`; the simulated value stands beside it.
@@ -28,17 +28,6 @@ from paperlab.nexus.studies import findings, serving_study
 run = start("12_nexus_serving", profile, seed)
 config = run.config("nexus", nexus.Config)
 config
-
-
-# %%
-def record(found):
-    """Record findings and print what each leads to."""
-    for item in found:
-        verdict = run.record_claim(
-            item.claim_id, item.value, evidence="simulated", artifact=item.artifact, note=item.note
-        )
-        value = item.value if isinstance(item.value, bool) else f"{item.value:.3g}"
-        print(f"{item.claim_id:6} {value!s:8} {verdict:12} {item.note}")
 
 
 # %% [markdown]
@@ -73,7 +62,7 @@ gains = run.save_table(
     "figure_9_gains",
     caption="How many times larger each system's latencies are than Nexus's, at each point of the grid.",
 )
-record(findings.latency_findings(grid))
+findings.record(run, findings.latency_findings(grid))
 
 # %%
 ttft = gains[(gains.metric == "ttft_mean_s") & (gains.over == "vllm-like")]
@@ -98,7 +87,7 @@ run.save_figure(
     large,
     caption="Latencies of Qwen2.5-14B on two GPUs (Figure 10), simulated.",
 )
-record(findings.large_findings(large))
+findings.record(run, findings.large_findings(large))
 
 # %% [markdown]
 # ## 3. How much can each system sustain?
@@ -120,29 +109,13 @@ run.save_table(
     "throughput_gains",
     caption="Nexus's sustained rate over each other system's.",
 )
-record(findings.throughput_findings(grid, large))
+findings.record(run, findings.throughput_findings(grid, large))
 capacity.pivot_table(
     index=["scenario", "system"], columns="threshold_s", values="rate_per_s", sort=False
 ).style.format("{:.2f}")
 
 # %% [markdown]
-# ## 4. Figure 11: offline batches
-#
-# All jobs are there at time 0, and only the makespan counts.
-
-# %%
-offline = experiments.figure_11(config)
-run.save_table(offline, "figure_11_table", caption="Makespan of offline batches by system.")
-run.save_figure(
-    plots.figure_11(offline),
-    "figure_11",
-    offline,
-    caption="Makespan of offline batches (Figure 11), simulated; hatched bars ran into the time limit.",
-)
-record(findings.offline_findings(offline))
-
-# %% [markdown]
-# ## 5. Figure 12: where the time goes
+# ## 4. Figure 12: where the time goes
 #
 # A request's latency splits into iterations it was part of, decisions of the scheduler before them, and waiting. On the virtual
 # clock deciding takes no time; `11_nexus_experiments` measures it.
@@ -156,94 +129,13 @@ run.save_figure(
     stages,
     caption="Normalized latency by stage (Figure 12), at two rates of each workload.",
 )
-record(findings.stage_findings(stages))
-
-# %% [markdown]
-# ## 6. Figure 13: which part does what?
-#
-# *PF-DF* takes prompts first come, first served; *Wo-SC* keeps a static split of 50/50.
-
-# %%
-ablation = experiments.figure_13(config)
-run.save_table(ablation, "figure_13_table", caption="Metrics of every run of the ablation.")
-run.save_figure(
-    plots.figure_13(ablation),
-    "figure_13",
-    ablation,
-    caption="Ablation on Mixed with Llama-3.1-8B (Figure 13), simulated.",
-)
-record(findings.ablation_findings(ablation))
-
-# %% [markdown]
-# Against a static 50/50, dynamic control lowers mean TTFT by some 70 % and raises mean TBT by half: the opposite of what the paper
-# reports under first come, first served (N-47). It does not state its static split. The next section has three; with 70/30 the
-# changes shrink, but their signs stay.
-
-# %% [markdown]
-# ## 7. What the paper does not print
-#
-# The order of prompts needs no partition: `spf-chunked` is the vLLM-like baseline with Nexus's order. Static splits need no
-# forecast. And a low rate needs nothing at all.
-
-# %%
-controls = experiments.exhibit_controls(config)
-run.save_table(
-    controls, "controls_table", caption="Metrics of the controls, from low load to overload."
-)
-run.save_figure(
-    plots.exhibit_controls(controls),
-    "controls",
-    controls,
-    caption="Mean TTFT and TBT of the controls at each rate.",
-)
-
-# %% [markdown]
-# ## 8. What would decide it: two numbers nobody could read
-#
-# *Mixed batches*: Figure 4 of the paper reports 0.251 s for a mixed iteration, where adding up its operators gives about 0.15 s.
-# Whatever the reason, it is a penalty of the baseline's mixed batches, and it decides the comparison. *Side by side*: lanes on
-# one GPU share caches and queues as well as bandwidth; the paper's own Figure 6 shows decode beside prefill at nine times its
-# undisturbed latency. That is a penalty of Nexus. Both are 1 above. Here each is varied alone.
-
-# %%
-penalties = experiments.exhibit_penalties(config)
-run.save_table(
-    penalties, "penalties_table", caption="LDC's grid under penalties of mixing and of co-running."
-)
-run.save_figure(
-    plots.exhibit_penalties(penalties),
-    "penalties",
-    penalties,
-    caption="Mean normalized latency against the rate under each penalty.",
-)
-
-# %% [markdown]
-# ## 9. On a GPU
-#
-# `python -m paperlab.nexus.gpu_evidence --out results/DEVICE/nexus_gpu` measures, on a CUDA device, disjoint partitions, decoding against
-# its bandwidth bound, Figures 4 to 6, and these systems at rates scaled to the device. Where such a run is stored, it decides
-# the claims. None is stored yet.
-
-# %%
-from paperlab.nexus import recorded
-
-found = recorded.claim_values()
-if found.empty:
-    print("No GPU run is stored: claims about speed stay pending.")
-else:
-    run.save_table(found, "gpu_claims", caption="What stored GPU runs say to the paper's claims.")
-    for row in found.itertuples():
-        verdict = run.record_claim(
-            row.claim_id, row.value, evidence=row.evidence, artifact="gpu_claims", note=row.note
-        )
-        print(row.claim_id, row.value, row.unit, verdict)
+findings.record(run, findings.stage_findings(stages))
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. At which rate does "vLLM-like + SPF" stop being as good as Nexus in mean TTFT? What does that say about the partition?
-# 2. Find the point of Figure 9 with the largest TTFT gain. How long would the run have to be for twice that gain?
-# 3. In `profiles.toml`, set `mixed_rates` to three points below 1 request/s and run again. Which claims are left?
+# 1. Find the point of Figure 9 with the largest TTFT gain. How long would the run have to be for twice that gain?
+# 2. In `profiles.toml`, set `mixed_rates` to three points below 1 request/s and run again. Which claims are left?
 #
 # ## Summary
 #
@@ -251,6 +143,6 @@ else:
 # |---|---|
 # | does Nexus decode faster than mixed batches? | yes, 4 to 8 times in overload, about equal at low load; the paper measured 1.24 to 1.48 |
 # | does it sustain more load? | 1.0 to 1.6 times the vLLM-like rate on LDC and arXiv, 1.4 to 2.0 on Mixed, by the limit chosen |
-# | where does the TTFT gain come from? | from the order of prompts: the vLLM-like baseline with it has the same mean TTFT, without any partition |
 # | who pays? | the longest prompts: the 95th percentile of TTFT is worse than first come, first served |
-# | what would turn it around? | lanes that slow each other by half: then mixed batches win on LDC; a penalty of mixing works the other way |
+#
+# Which part of Nexus earns this, and what would turn it around: `13_nexus_ablation`.

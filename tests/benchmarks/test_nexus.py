@@ -7,8 +7,11 @@ import time
 import pytest
 
 from paperlab.hardware import device
+from paperlab.lab.profiles import get_profile
 from paperlab.nexus.belief import published_belief
+from paperlab.nexus.config import Config
 from paperlab.nexus.cost_model import CostModel
+from paperlab.nexus.experiments import figure_9
 from paperlab.nexus.layouts import layouts
 from paperlab.nexus.policy import Nexus
 from paperlab.nexus.search import floor_percent, search
@@ -55,3 +58,13 @@ def test_scheduling_takes_little_of_an_iteration(benchmark, monkeypatch):
     decision_s = sum(seconds for seconds, _ in spent) / sum(started for _, started in spent)
     benchmark.extra_info.update(decision_us=1e6 * decision_s, share_of_iteration=decision_s / iteration_s)
     assert decision_s < 0.02 * iteration_s
+
+
+@pytest.mark.slow
+def test_the_whole_grid_of_figure_9_takes_at_most_four_minutes(benchmark):
+    """3 workloads x 5 systems x 6 rates x 3 seeds x 500 requests, on two cores."""
+    config = get_profile("cpu").config("nexus", Config)
+    grid = benchmark.pedantic(figure_9, (config,), rounds=1)
+    assert len(grid) == 3 * 5 * 6 * 3
+    assert (grid.finished + grid.refused + grid.unfinished == 500).all()
+    assert benchmark.stats.stats.max < 240

@@ -9,7 +9,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 from paperlab.serving import simulate, timeline, workload
-from paperlab.serving.cluster import Lane
 from paperlab.serving.events import Move
 from tests.serving.test_metrics import by_hand
 
@@ -18,7 +17,7 @@ from tests.serving.test_metrics import by_hand
 def log():
     log = by_hand()
     log.moves.append(Move("swap", 5.0, 5.5, (1,), "gpu0", "host", 2))
-    log.about["lanes"] = tuple(lane.name for lane in (Lane("main", "gpu0"), Lane("swap", "host", "copy")))
+    log.about["lanes"] = {"main": "gpu0", "swap": "host"}
     return log
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -171,6 +172,8 @@ def _tree_rss(pid: int) -> int:
 def _kill_tree(pid: int) -> None:
     import psutil
 
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).suspend()  # it must not start a kernel between the listing and the end
     for process in _tree(pid):
         try:
             process.kill()

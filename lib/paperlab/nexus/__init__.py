@@ -10,7 +10,8 @@ From the paper's parts to files:
     order of prompts and decodes (§4.3, Alg. 2)      scheduler.py
     two lanes, switching (Fig. 8), ablations         policy.py
     constants (§5) and what the paper leaves open    settings.py
-    tables and figures                               experiments.py, plots.py, serving_plots.py, from studies
+    tables and figures                               experiments.py, from studies
+    their drawings                                   plots.py, schematic_plots.py, serving_plots.py
     measured on a GPU, read back                     gpu_evidence.py, from gpu; recorded.py
     how much of them a profile runs                  config.py
     the notebook's exercises, panel                  exercises.py, what_if.py

@@ -15,6 +15,7 @@ from paperlab.nexus.studies import (
     offline_study,
     operators_study,
     saturation_study,
+    schematics,
     serving_study,
     sweeps,
     switching,
@@ -35,9 +36,24 @@ def table_1(config: Config) -> pd.DataFrame:
     return pd.concat(drawn, ignore_index=True).assign(evidence=SIMULATED)
 
 
+def figure_1(config: Config) -> pd.DataFrame:
+    """Lanes of the three designs of Fig. 1 on their devices, as the policies declare them."""
+    return schematics.system_lanes().assign(evidence=ANALYTIC)
+
+
+def table_evolution(config: Config) -> pd.DataFrame:
+    """Fig. 1d with numbers: TTFT, TBT and busy multiprocessors of the three designs beside the paper's ticks."""
+    return schematics.evolution(MOTIVATION_RATE, config.sweep_requests, config.seeds[0]).assign(evidence=SIMULATED)
+
+
 def figure_2(config: Config) -> pd.DataFrame:
     """FLOPs per byte of each operator in prefill and decode, and the side of the L20's ridge it lies on."""
     return operators_study.intensities().assign(evidence=ANALYTIC)
+
+
+def figure_3(config: Config) -> pd.DataFrame:
+    """Multiprocessors of an L20 and decode's part of its bandwidth under three layouts."""
+    return schematics.device_splits().assign(evidence=ANALYTIC)
 
 
 def figure_4a(config: Config) -> pd.DataFrame:
@@ -88,6 +104,11 @@ def table_priorities(config: Config) -> pd.DataFrame:
 def table_checks(config: Config) -> pd.DataFrame:
     """The paper against itself: numbers, formulas and listings where its text says something about them."""
     return consistency.checks()
+
+
+def figure_7(config: Config) -> pd.DataFrame:
+    """Who calls whom while Nexus serves: the architecture, recorded from a run."""
+    return schematics.call_graph(MOTIVATION_RATE, config.sweep_requests, config.seeds[0]).assign(evidence=SIMULATED)
 
 
 def figure_8(config: Config) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The drawing of each exhibit, under the name of the function in `experiments` that makes its table.
 
-Here single iterations and the mechanism; whole systems under load are drawn in `serving_plots` and found here too.
+Here single iterations and the mechanism; schematics are drawn in `schematic_plots`, whole systems under load in
+`serving_plots`, and both are found here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from paperlab.nexus.schematic_plots import figure_1, figure_3, figure_7
 from paperlab.nexus.serving_plots import (
     exhibit_controls,
     exhibit_penalties,
@@ -25,12 +27,15 @@ __all__ = [
     "exhibit_controls",
     "exhibit_penalties",
     "exhibit_sweeps",
+    "figure_1",
     "figure_2",
+    "figure_3",
     "figure_4a",
     "figure_4b",
     "figure_5",
     "figure_6a",
     "figure_6b",
+    "figure_7",
     "figure_8",
     "figure_9",
     "figure_10",

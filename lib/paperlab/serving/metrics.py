@@ -123,12 +123,12 @@ def iterations(log: EventLog) -> pd.DataFrame:
 
 
 def kv_usage(log: EventLog) -> pd.DataFrame:
-    """Return the pool's usage at the start of every iteration: lane, time_s, usage (0 to 1)."""
+    """Return the usage of each pool at the start of every iteration that works on it: pool, time_s, usage (0 to 1)."""
     import pandas as pd
 
-    blocks = log.about["kv_blocks"]
-    rows = [(step.lane, step.start_s, step.kv_used / blocks) for step in log.steps]
-    return pd.DataFrame(rows, columns=["lane", "time_s", "usage"])
+    blocks, lanes = log.about["kv_blocks"], log.about["lanes"]
+    rows = [(lanes[step.lane], step.start_s, step.kv_used / blocks) for step in log.steps]
+    return pd.DataFrame(rows, columns=["pool", "time_s", "usage"]).sort_values(["pool", "time_s"], ignore_index=True)
 
 
 def _token_times(log: EventLog, ids: np.ndarray) -> pd.DataFrame:

@@ -180,7 +180,7 @@ def about(policy: Policy, setup: Deployment, workload: Workload) -> dict[str, An
     """Return what describes a run, for `EventLog.about`."""
     return {
         "system": policy.name,
-        "lanes": tuple(lane.name for lane in policy.lanes),
+        "lanes": {lane.name: lane.resource for lane in policy.lanes},
         "model": setup.model.name,
         "device": setup.device.name,
         "tp": setup.tp,

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paperlab.lab.files import write_atomic
+from paperlab.serving.metrics import kv_usage
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from paperlab.serving.events import EventLog, Step
+    from paperlab.serving.events import EventLog
 
 KINDS = ("prefill", "decode", "mixed", "copy")
 COLORS = {"prefill": "#0173b2", "decode": "#de8f05", "mixed": "#949494", "copy": "#029e73"}
@@ -56,22 +57,13 @@ def draw(axes: Axes, log: EventLog, start_s: float = 0.0, end_s: float | None = 
 
 
 def draw_memory(axes: Axes, log: EventLog, start_s: float = 0.0, end_s: float | None = None) -> None:
-    """Draw the use of each lane's pool over the same time, in percent of the blocks where the log knows how many."""
-    blocks = log.about.get("kv_blocks")
-    for lane, steps in _by_lane(log).items():
-        used = [100 * step.kv_used / blocks if blocks else step.kv_used for step in steps]
-        axes.step([step.start_s for step in steps], used, where="post", label=lane, linewidth=1)
-    axes.set(xlim=(start_s, log.end_s if end_s is None else end_s), xlabel="time (s)")
-    axes.set_ylabel("KV blocks in use (%)" if blocks else "KV blocks in use")
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8)
-
-
-def _by_lane(log: EventLog) -> dict[str, list[Step]]:
-    lanes: dict[str, list[Step]] = {}
-    for step in log.steps:
-        lanes.setdefault(step.lane, []).append(step)
-    return lanes
+    """Draw the use of each device's pool of keys and values over the same time, in percent of its blocks."""
+    for pool, table in kv_usage(log).groupby("pool"):
+        axes.step(table["time_s"], 100 * table["usage"], where="post", label=pool, linewidth=1)
+    axes.set(xlim=(start_s, log.end_s if end_s is None else end_s), ylim=(0, 103), xlabel="time (s)")
+    axes.set_ylabel("KV blocks in use (%)")
+    if len(axes.lines) > 1:
+        axes.legend(fontsize=8)
 
 
 def trace_events(log: EventLog) -> list[dict[str, Any]]:

@@ -6,12 +6,15 @@ seeds, and its note gives the range. Nothing is left out: points of low load cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from paperlab.nexus.studies.serving_study import ARXIV, LARGE, LDC, MIXED, latency_gains, sustained, throughput_gains
+
+if TYPE_CHECKING:
+    from paperlab.lab.record import Run
 
 VLLM, SGLANG, FASTSERVE, PD = "vllm-like", "sglang-like", "fastserve-like", "vllm-pd-like"
 NEAR = 0.1  # what counts as "about equal"
@@ -24,6 +27,16 @@ class Found(NamedTuple):
     value: float | bool
     artifact: str
     note: str
+
+
+def record(run: Run, found: Iterable[Found]) -> None:
+    """Record simulated findings in a notebook's run, and print what each leads to."""
+    for item in found:
+        verdict = run.record_claim(
+            item.claim_id, item.value, evidence="simulated", artifact=item.artifact, note=item.note
+        )
+        value = item.value if isinstance(item.value, bool) else f"{item.value:.3g}"
+        print(f"{item.claim_id:6} {value!s:8} {verdict:12} {item.note}")
 
 
 def latency_findings(grid: pd.DataFrame) -> Iterator[Found]:

@@ -239,7 +239,7 @@ class LLM:
         return {
             "system": self.policy.name,
             "model": self.shape.name,
-            "lanes": tuple(lane.name for lane in self.policy.lanes),
+            "lanes": {lane.name: lane.resource for lane in self.policy.lanes},
             "tp": 1,
             "seed": self.seed,
             "kv_blocks": next(iter(self._stores.values())).scratch,
