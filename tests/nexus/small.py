@@ -10,6 +10,7 @@ from paperlab.nexus.cost_model import CostModel
 from paperlab.serving.cost import ModelCost
 from paperlab.serving.saturation import Saturation
 from paperlab.serving.simulator import Simulator, build_cluster
+from paperlab.serving.timing import resources
 from paperlab.serving.work import StepShape
 from paperlab.transformer import preset
 from tests.serving import doubles
@@ -55,7 +56,7 @@ def serve(policy, requests, model="qwen2.5-3b", on="L20", **options):
         return job
 
     cluster.finish = checked
-    Simulator(policy, cluster, {"gpu0": setup.device_model}, {}, setup.block_bytes).run(requests)
+    Simulator(policy, cluster, resources({"gpu0": setup.device_model}, {}, setup.block_bytes)).run(requests)
     cluster.check()
     assert cluster.unfinished == 0
     assert cluster.pools["gpu0"].used == 0

@@ -15,6 +15,7 @@ from paperlab.serving.kv import BlockPool
 from paperlab.serving.policy import Limits, make_policy, policy_names
 from paperlab.serving.request import Request
 from paperlab.serving.simulator import Simulator
+from paperlab.serving.timing import resources
 from tests.serving import doubles
 
 make_policy("nexus")  # imports the systems, so that their policies are known too
@@ -35,7 +36,9 @@ def serve(policy, requests, blocks=400, host=400, block_size=16, watch=None):
     for method in ("begin", "finish"):
         _check_after(cluster, method)
     links = {"host": setup.host_link, "peer": setup.peer_link}
-    log = Simulator(policy, cluster, dict.fromkeys(names, setup.device_model), links, setup.block_bytes).run(requests)
+    log = Simulator(policy, cluster, resources(dict.fromkeys(names, setup.device_model), links, setup.block_bytes)).run(
+        requests
+    )
     for pool in pools:
         assert pool.used == 0
     return log

@@ -14,6 +14,7 @@ from paperlab.serving.cluster import Lane
 from paperlab.serving.policy import Limits, Policy, make_policy
 from paperlab.serving.request import Request
 from paperlab.serving.simulator import Simulator, Stalled, simulate
+from paperlab.serving.timing import resources
 from paperlab.serving.work import IDLE, Chunk, Compute, Decision
 from tests.serving import doubles
 
@@ -25,7 +26,7 @@ def run(policy, requests, blocks=1000, block_size=16, **options):
     cluster.begin = lambda *arguments: _checked(cluster, begin, arguments)
     cluster.finish = lambda *arguments: _checked(cluster, finish, arguments)
     setup = doubles.setup(**options)
-    return Simulator(policy, cluster, {"gpu0": setup.device_model}, {}, setup.block_bytes).run(requests)
+    return Simulator(policy, cluster, resources({"gpu0": setup.device_model}, {}, setup.block_bytes)).run(requests)
 
 
 def _checked(cluster, method, arguments):
@@ -45,7 +46,7 @@ def test_fixed_lengths_first_come_first_served_is_an_m_d_1_queue():
             clock += generator.expovariate(load / alone)
             requests.append(Request(index, clock, 500, 1))
         cluster = doubles.cluster(1000, 16)
-        log = Simulator(policy, cluster, {"gpu0": setup.device_model}, {}, 1.0).run(requests)
+        log = Simulator(policy, cluster, resources({"gpu0": setup.device_model}, {}, 1.0)).run(requests)
         waits = [step.start_s - log.requests[step.requests[0]].arrival_s for step in log.steps]
         assert sum(waits) / len(waits) == pytest.approx(load * alone / (2 * (1 - load)), rel=0.05)
 
@@ -53,7 +54,7 @@ def test_fixed_lengths_first_come_first_served_is_an_m_d_1_queue():
 def simulate_one(setup):
     """Return the service time of one such request."""
     cluster = doubles.cluster(1000, 16)
-    log = Simulator(make_policy("vllm-like"), cluster, {"gpu0": setup.device_model}, {}, 1.0).run(
+    log = Simulator(make_policy("vllm-like"), cluster, resources({"gpu0": setup.device_model}, {}, 1.0)).run(
         [Request(0, 0, 500, 1)]
     )
     return log.end_s

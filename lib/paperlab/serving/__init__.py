@@ -3,11 +3,11 @@
 requests, sequences            request.py
 workloads, lengths, loaders    workload.py, lengths.py, loaders.py
 paged memory                   kv.py
-state, and who changes it      cluster.py
+state, and who changes it      cluster.py, lanes.py
 what a policy may ask for      work.py, policy.py; baselines in policies/
 cost of an iteration           cost.py, saturation.py, constants.py, device_model.py
 a model on devices             deployment.py
-virtual clock                  simulator.py
+virtual clock, resources       simulator.py, timing.py
 real execution in torch        engine/
 what happened                  events.py, metrics.py, timeline.py
 """

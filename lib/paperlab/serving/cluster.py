@@ -8,48 +8,23 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
-from paperlab.serving.events import EventLog, Move, Step
+from paperlab.serving.events import EventLog, Move, Step, Switch
 from paperlab.serving.kv import BlockPool
+from paperlab.serving.lanes import Job, Lane
 from paperlab.serving.request import Request, Sequence
-from paperlab.serving.work import Compute, Copy, Decision, StepShape, step_shape
+from paperlab.serving.work import Compute, Copy, Decision, Reconfigure, step_shape
 
 
-@dataclass(frozen=True)
-class Lane:
-    """An independent issue queue: it does one thing at a time.
-
-    A compute lane belongs to a device and works on the pool of the device's name; several lanes may share a device.
-    A copy lane belongs to a link.
-    """
-
-    name: str
-    resource: str
-    kind: str = "compute"
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("compute", "copy"):
-            raise ValueError(f"lane {self.name}: kind is {self.kind!r}; use compute or copy")
-
-
-@dataclass(slots=True)
-class Job:
-    """What a busy lane is doing."""
-
-    work: Compute | Copy
-    start_s: float
-    scheduler_s: float
-    shape: StepShape | None = None  # of a Compute
-    incoming: list[list[int]] = field(default_factory=list)  # of a Copy: target blocks, one list per sequence
-    kv_used: int = 0
+__all__ = ["Cluster", "Job", "Lane", "by_arrival"]
 
 
 class Cluster:
     """Sequences by state, pools by name, lanes by name, and the clock. Read-only for policies.
 
     A sequence is in `waiting` (holds no memory; sorted by arrival), `active` (holds device memory; in order of
-    admission), or `parked` (holds host memory). Those in flight have `lane` set.
+    admission), or `parked` (holds host memory). Those in flight have `lane` set. `configurations` are by device, and
+    empty names where a device has only one.
     """
 
     def __init__(self, lanes: Iterable[Lane], pools: Iterable[BlockPool], max_tokens: int, log: EventLog) -> None:
@@ -68,6 +43,8 @@ class Cluster:
             raise ValueError(f"cluster: compute lanes need pools named {sorted(missing)}; there are {list(self.pools)}")
         fitting = min(self.pools[name].capacity_tokens for name in devices)
         self._longest = min(max_tokens, fitting)
+        self.configurations = dict.fromkeys(devices, "")
+        self.reconfiguring: set[str] = set()
 
     @property
     def unfinished(self) -> int:
@@ -77,6 +54,10 @@ class Cluster:
     def pool_of(self, lane: str) -> BlockPool:
         """Return the pool that a compute lane works on."""
         return self.pools[self.lanes[lane].resource]
+
+    def computing(self, device: str) -> bool:
+        """Whether any lane of `device` is busy."""
+        return any(self.lanes[lane].resource == device for lane in self.jobs)
 
     def arrive(self, request: Request) -> Sequence | None:
         """Take a request into the waiting line, or refuse it alone where it can never fit."""
@@ -104,8 +85,11 @@ class Cluster:
         job = Job(work, self.now_s, scheduler_s)
         if isinstance(work, Compute):
             self._begin_compute(lane, work, job)
-        else:
+        elif isinstance(work, Copy):
             job.incoming = self._begin_copy(lane, work)
+        else:
+            assert not self.computing(self.lanes[lane].resource), f"lane {lane} reconfigures a busy device"
+            self.reconfiguring.add(self.lanes[lane].resource)
         self.jobs[lane] = job
         return job
 
@@ -129,22 +113,25 @@ class Cluster:
                 offered |= bool(decision.preempt) or (job is not None and len(self.lanes) > 1)
 
     def _begin_compute(self, lane: str, work: Compute, job: Job) -> None:
-        pool = self.pool_of(lane)
+        device = self.lanes[lane].resource
+        assert device not in self.reconfiguring, f"lane {lane} computes while {device} is reconfigured"
+        pool = self.pools[work.target or device]
         job.shape = step_shape(work.chunks)
         block_size = pool.block_size
         for sequence, tokens in work.chunks:
             assert sequence.lane is None, f"request {sequence.request.request_id} is already on lane {sequence.lane}"
             assert 0 < tokens <= sequence.pending, f"{tokens} tokens of {sequence.pending} pending"
+            assert not work.target or tokens == sequence.known, "only whole prompts are written through"
             if sequence.pool is None:
                 self.waiting.remove(sequence)
-                self.active[sequence.request.request_id] = sequence
                 sequence.pool = pool.name
+                self._home(pool.name)[sequence.request.request_id] = sequence
             assert sequence.pool == pool.name, f"keys and values lie in {sequence.pool}, the lane works on {pool.name}"
             missing = -(-(sequence.computed + tokens) // block_size) - len(sequence.blocks)
             if missing > 0:
                 sequence.blocks += pool.allocate(missing)
             sequence.lane = lane
-        job.kv_used = pool.used
+        job.kv_used = self.pool_of(lane).used
 
     def _begin_copy(self, lane: str, work: Copy) -> list[list[int]]:
         incoming = []
@@ -160,9 +147,17 @@ class Cluster:
         job = self.jobs.pop(lane)
         if isinstance(job.work, Compute):
             self._finish_compute(lane, job.work, job, frozenset(stopped))
-        else:
+        elif isinstance(job.work, Copy):
             self._finish_copy(lane, job.work, job)
+        else:
+            self._finish_switch(lane, job.work, job)
         return job
+
+    def _finish_switch(self, lane: str, work: Reconfigure, job: Job) -> None:
+        device = self.lanes[lane].resource
+        self.reconfiguring.remove(device)
+        source, self.configurations[device] = self.configurations[device], work.target
+        self.log.switches.append(Switch(lane, job.start_s, self.now_s, source, work.target))
 
     def _finish_compute(self, lane: str, work: Compute, job: Job, stopped: frozenset[int]) -> None:
         ids, emitted = [], []
@@ -176,12 +171,14 @@ class Cluster:
             sequence.generated += 1
             emitted.append(request.request_id)
             if sequence.generated >= request.output_tokens or request.request_id in stopped:
-                del self.active[request.request_id]
+                del self._home(str(sequence.pool))[request.request_id]
                 self._drop(sequence)
                 self.log.note(self.now_s, "finish", request.request_id)
         assert job.shape is not None
         timing = (job.start_s, self.now_s, job.scheduler_s)
-        self.log.steps.append(Step(lane, *timing, work.share, job.shape, tuple(ids), tuple(emitted), job.kv_used))
+        self.log.steps.append(
+            Step(lane, *timing, work.share, job.shape, tuple(ids), tuple(emitted), job.kv_used, work.target or "")
+        )
 
     def _finish_copy(self, lane: str, work: Copy, job: Job) -> None:
         source, blocks = "", 0

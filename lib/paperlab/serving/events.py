@@ -26,6 +26,7 @@ class Step(NamedTuple):
     requests: tuple[int, ...]  # ids in the batch
     emitted: tuple[int, ...]  # ids whose next token came out at end_s
     kv_used: int  # blocks in use in the lane's pool at start_s, the step's own included
+    target: str = ""  # the pool that the keys and values were written through to, if any
 
 
 class Move(NamedTuple):
@@ -38,6 +39,16 @@ class Move(NamedTuple):
     source: str
     target: str
     blocks: int
+
+
+class Switch(NamedTuple):
+    """One reconfiguration of a device."""
+
+    lane: str
+    start_s: float
+    end_s: float
+    source: str
+    target: str
 
 
 class Note(NamedTuple):
@@ -62,6 +73,7 @@ class EventLog:
     requests: dict[int, Request] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
+    switches: list[Switch] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def note(self, time_s: float, kind: str, request_id: int | None = None, detail: str = "", tokens: int = 0) -> None:
@@ -71,7 +83,7 @@ class EventLog:
     @property
     def end_s(self) -> float:
         """When the last thing ended."""
-        ends = [*(step.end_s for step in self.steps[-2:]), *(move.end_s for move in self.moves[-2:])]
+        ends = [item.end_s for items in (self.steps, self.moves, self.switches) for item in items[-2:]]
         return max(ends, default=self.notes[-1].time_s if self.notes else 0.0)
 
     def summary(self) -> pd.DataFrame:

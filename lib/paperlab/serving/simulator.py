@@ -1,25 +1,24 @@
 """Discrete-event execution of a policy at paper scale, on a virtual clock.
 
-Every iteration on a device has a rate that depends on what runs beside it; whenever a lane starts or ends, the rates
-of its device are set anew, and the rest of each iteration proceeds at the new one (processor sharing).
+The simulator keeps the clock and carries out decisions; how long a job takes is up to the resource it runs on
+(`timing`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from paperlab.hardware import DeviceSpec, LinkSpec
+from paperlab.hardware import DeviceSpec
 from paperlab.serving.cluster import Cluster, Job
 from paperlab.serving.deployment import Deployment, deployment
-from paperlab.serving.device_model import DeviceModel, Load
 from paperlab.serving.events import EventLog
 from paperlab.serving.kv import BlockPool
 from paperlab.serving.policy import Limits, Policy, make_policy
 from paperlab.serving.request import Request
-from paperlab.serving.work import Compute, Copy, Decision
+from paperlab.serving.timing import Running, Timing, resources
+from paperlab.serving.work import Decision
 from paperlab.transformer import ModelShape
 
 if TYPE_CHECKING:
@@ -30,38 +29,13 @@ class Stalled(RuntimeError):
     """Requests are left, nothing runs, nothing will arrive, and the policy starts nothing."""
 
 
-@dataclass(slots=True)
-class _Running:
-    lane: str
-    load: Load | None  # None: a copy
-    share: float
-    duration_s: float
-    updated_s: float
-    remaining: float = 1.0
-
-    @property
-    def end_s(self) -> float:
-        return self.updated_s + self.remaining * self.duration_s
-
-
 class Simulator:
     """Runs one policy over one list of requests."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        cluster: Cluster,
-        devices: Mapping[str, DeviceModel],
-        links: Mapping[str, LinkSpec],
-        block_bytes: float,
-    ) -> None:
-        """`devices` are by compute lanes' resource, `links` by copy lanes' resource."""
-        self.policy, self.cluster, self.devices, self.links = policy, cluster, devices, links
-        self.block_bytes = block_bytes
-        self._running: dict[str, _Running] = {}
-        self._sharing: dict[str, list[str]] = {}
-        for lane in cluster.lanes.values():
-            self._sharing.setdefault(lane.resource, []).append(lane.name)
+    def __init__(self, policy: Policy, cluster: Cluster, timings: Mapping[str, Timing]) -> None:
+        """`timings` are by the lanes' resource."""
+        self.policy, self.cluster, self.timings = policy, cluster, timings
+        self._running: dict[str, Running] = {}
 
     def run(self, requests: Sequence[Request], until_s: float = math.inf) -> EventLog:
         """Serve `requests` to the end, or to `until_s`, and return the log.
@@ -92,41 +66,22 @@ class Simulator:
         return self.policy.schedule(lane, self.cluster), 0.0
 
     def _start(self, lane: str, job: Job) -> None:
-        now_s = self.cluster.now_s
-        if isinstance(job.work, Copy):
-            moved = self.block_bytes * sum(len(blocks) for blocks in job.incoming)
-            duration_s = self.links[self.cluster.lanes[lane].resource].time_s(moved)
-            self._running[lane] = _Running(lane, None, 1.0, duration_s, now_s)
-            return
-        assert isinstance(job.work, Compute)
-        assert job.shape is not None
-        load = self.devices[self.cluster.lanes[lane].resource].load(job.shape)
-        self._running[lane] = _Running(lane, load, job.work.share, 1.0, now_s)
-        self._reprice(lane)
+        self._running[lane] = self._timing(lane).begin(lane, job, self.cluster.now_s)
 
     def _end(self, lane: str) -> None:
-        ended = self._running.pop(lane)
+        del self._running[lane]
         self.cluster.finish(lane)
-        if ended.load is not None:
-            self._reprice(lane)
+        self._timing(lane).end(lane, self.cluster.now_s)
 
-    def _reprice(self, lane: str) -> None:
-        """Set the rates of all that runs on the lane's device."""
-        resource = self.cluster.lanes[lane].resource
-        beside = [self._running[name] for name in self._sharing[resource] if name in self._running]
-        if not beside:
-            return
-        now_s = self.cluster.now_s
-        durations = self.devices[resource].durations([(item.load, item.share) for item in beside])  # type: ignore[misc]
-        for item, duration_s in zip(beside, durations, strict=True):
-            item.remaining -= (now_s - item.updated_s) / item.duration_s
-            item.updated_s, item.duration_s = now_s, duration_s
+    def _timing(self, lane: str) -> Timing:
+        return self.timings[self.cluster.lanes[lane].resource]
 
     def _next_end(self) -> tuple[str, float]:
         lane, end_s = "", math.inf
-        for item in self._running.values():
-            if item.end_s < end_s:
-                lane, end_s = item.lane, item.end_s
+        for name, item in self._running.items():
+            item_end_s = item.end_s
+            if item_end_s < end_s:
+                lane, end_s = name, item_end_s
         return lane, max(end_s, self.cluster.now_s)
 
 
@@ -164,7 +119,7 @@ def simulate(
     cluster = build_cluster(chosen, setup, log)
     devices = {lane.resource: setup.device_model for lane in chosen.lanes if lane.kind == "compute"}
     links = {"host": setup.host_link, "peer": setup.peer_link}
-    return Simulator(chosen, cluster, devices, links, setup.block_bytes).run(workload.requests, until_s)
+    return Simulator(chosen, cluster, resources(devices, links, setup.block_bytes)).run(workload.requests, until_s)
 
 
 def build_cluster(policy: Policy, setup: Deployment, log: EventLog) -> Cluster:

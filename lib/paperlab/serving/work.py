@@ -1,4 +1,4 @@
-"""What a policy can have done: compute a batch, copy keys and values, pre-empt. And a batch's size in numbers."""
+"""What a policy can have done: compute a batch, copy, reconfigure, pre-empt. And a batch's size in numbers."""
 
 from __future__ import annotations
 
@@ -61,10 +61,15 @@ def step_shape(chunks: Iterable[Chunk]) -> StepShape:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Run one iteration over `chunks` with `share` of the lane's device (1: all of its multiprocessors)."""
+    """Run one iteration over `chunks` with `share` of the lane's device (1: all of its multiprocessors).
+
+    With a `target` the keys and values are written through to that pool, layer by layer while the iteration runs, and
+    none stay on the device; each chunk must be a whole prompt then.
+    """
 
     chunks: tuple[Chunk, ...]
     share: float = 1.0
+    target: str | None = None
 
     def __post_init__(self) -> None:
         if not self.chunks:
@@ -86,13 +91,23 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconfigure:
+    """Bring the lane's device into the configuration `target`; nothing else may compute on it meanwhile."""
+
+    target: str
+
+
+Work = Compute | Copy | Reconfigure
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What a policy wants for one idle lane: sequences whose memory is dropped first, then work, or nothing.
 
     `notes` are pairs of kind and detail for the log.
     """
 
-    work: Compute | Copy | None = None
+    work: Work | None = None
     preempt: tuple[Sequence, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
 

@@ -154,6 +154,8 @@ class Executor:
             with self.streams.on(lane, 1.0):
                 self._copy(job.work, job.incoming)
             return {}
+        if not isinstance(job.work, Compute) or job.work.target is not None:
+            raise TypeError(f"{self.policy.name}: this engine has one device and one configuration: {job.work}")
         return self._compute(lane, job.work)
 
     def _compute(self, lane: str, work: Compute) -> dict[int, int]:
