@@ -17,7 +17,8 @@ MEMORY_COLOR = "#ece133"
 # Where each file of Fig. 7 stands and what it does there. Files that only hold data are left out.
 PLACES = {
     "serving.simulator": (0.0, 0.8, "virtual clock"),
-    "serving.device_model": (1.2, 0.0, "how long it takes"),
+    "serving.timing": (0.6, 0.0, "when jobs end"),
+    "serving.device_model": (1.8, 0.0, "how long it takes"),
     "serving.cluster": (1.2, 0.8, "queues, memory, log"),
     "nexus.policy": (0.6, 2.4, "two lanes"),
     "nexus.scheduler": (1.5, 1.5, "order of prompts"),
