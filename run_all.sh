@@ -11,6 +11,7 @@ usage: ./run_all.sh [options] [-- snakemake options]
   --jobs N                  notebooks side by side (default: the number of cores)
   --test                    the test command: pytest, then the smoke profile
   --lab                     open JupyterLab on the environment
+  --book                    run the profile, then build an offline site from its notebooks: results/book/html
   --help                    this text
 
 What follows -- goes to Snakemake, for example: ./run_all.sh -- --forceall
@@ -48,7 +49,7 @@ prepare_environment() {
     echo "Making the environment in .venv (once; a few minutes and about 3 GB) ..."
     [ -x "$python" ] || "$(find_python)" -m venv "$root/.venv"
     (cd "$root" && "$python" -m pip install --quiet --disable-pip-version-check \
-        --constraint requirements/lock.txt --editable '.[dev]')
+        --constraint requirements/lock.txt --editable '.[dev,book]')
     "$python" -m ipykernel install --sys-prefix --name paperlab --display-name Paperlab >/dev/null
     echo "$wanted" >"$stamp"
 }
@@ -74,6 +75,7 @@ main() {
             --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
             --test) mode=test; shift ;;
             --lab) mode=lab; shift ;;
+            --book) mode=book; shift ;;
             --help | -h) usage; exit 0 ;;
             --) shift; break ;;
             *) usage >&2; fail "unknown option $1" ;;
@@ -89,6 +91,10 @@ main() {
         test)
             (cd "$root" && "$python" -m pytest -m "not slow and not bench and not gpu and not browser" -n auto)
             run_graph smoke "$@"
+            ;;
+        book)
+            run_graph "$profile" "$@"
+            (cd "$root" && "$python" -m paperlab.lab.cli book --profile "$profile")
             ;;
         run) run_graph "$profile" "$@" ;;
     esac

@@ -1,4 +1,4 @@
-"""The command line: `paperlab list | run | verify | report | trace | sync | workshop | lock`."""
+"""The command line: `paperlab list | run | verify | report | book | trace | sync | workshop | lock`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     with_profile(verify, "cpu")
     report = add("report", _report, "Build the results pages and print the scorecard.")
     with_profile(report, "cpu")
+    book = add("book", _book, "Build an offline site from a profile's executed notebooks.")
+    book.add_argument("--out", type=Path, help="default: results/book/")
+    with_profile(book, "cpu")
     trace = add("trace", _trace, "Tell where a file under results/ comes from.")
     trace.add_argument("file", type=Path)
     sync = add("sync", _sync, "Write notebooks/*.ipynb from notebooks/py/*.py.")
@@ -118,6 +121,13 @@ def _report(options: argparse.Namespace) -> int:
     pages = write_report(options.profile)
     print(scorecard_text(options.profile))
     print("\nResults: " + ", ".join(map(str, pages)))
+    return 0
+
+
+def _book(options: argparse.Namespace) -> int:
+    from paperlab.lab.book import write_book
+
+    print(f"open {write_book(options.profile, options.out)}")
     return 0
 
 

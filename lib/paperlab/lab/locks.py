@@ -21,17 +21,18 @@ from packaging.version import Version
 from paperlab.lab.files import write_atomic
 from paperlab.lab.paths import repo_root
 
+EXTRAS = ("dev", "book")
 LOCK = "requirements/lock.txt"
 _CHOSEN_BY_TORCH = re.compile(r"^(triton|nvidia-.*|cuda-.*)$")
 _OLDEST_PYTHON = Version("3.11.0")
 _LOCK_HEADER = """\
 # Written by `paperlab lock` from a tested environment. Used as constraints:
-#   pip install -c requirements/lock.txt -e '.[dev]'
+#   pip install -c requirements/lock.txt -e '.[dev,book]'
 # triton and torch's CUDA libraries are left to the torch build that needs them.
 """
 
 
-def declared(extras: tuple[str, ...] = ("dev",)) -> list[Requirement]:
+def declared(extras: tuple[str, ...] = EXTRAS) -> list[Requirement]:
     """Return the requirements of pyproject.toml, with those of `extras`."""
     project = tomllib.loads((repo_root() / "pyproject.toml").read_text())["project"]
     lines = list(project["dependencies"])
@@ -52,7 +53,7 @@ dependencies:
   - pip
   - pip:
       - --constraint {LOCK}
-      - --editable .[dev]
+      - --editable .[dev,book]
 """
 
 
@@ -88,7 +89,7 @@ def _distribution(name: str) -> importlib.metadata.Distribution:
     try:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"lock: {name} is not installed here; run pip install -e '.[dev]' first") from None
+        raise ValueError(f"lock: {name} is not installed here; run pip install -e '.[dev,book]' first") from None
 
 
 def write_locks() -> list[Path]:

@@ -23,13 +23,13 @@ def write_report(profile: str) -> list[Path]:
         FileNotFoundError: the profile has no results yet.
     """
     folder = result_folder(profile)
-    written = [write_atomic(folder / "index.html", _render("index.html.j2", _context(folder)))]
+    written = [write_atomic(folder / "index.html", render("index.html.j2", _context(folder)))]
     if folder in scorecard.published_folders():
         context = {
             **_scorecard_context("cpu"),
             "folders": [_context(path) for path in scorecard.published_folders()],
         }
-        written.append(write_atomic(results_dir() / "README.md", _render("README.md.j2", context)))
+        written.append(write_atomic(results_dir() / "README.md", render("README.md.j2", context)))
     return written
 
 
@@ -49,7 +49,8 @@ def result_folder(profile: str) -> Path:
     return max(candidates, key=lambda path: path.stat().st_mtime)
 
 
-def _render(template: str, context: dict[str, Any]) -> str:
+def render(template: str, context: dict[str, Any]) -> str:
+    """Return a template of this package, filled in; every name it uses must be in `context`."""
     import jinja2
 
     environment = jinja2.Environment(
