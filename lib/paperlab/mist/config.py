@@ -16,25 +16,30 @@ class Config:
     """Sizes of Mist's experiments; the defaults are the smallest that exercise every path."""
 
     seeds: tuple[int, ...] = (0,)  # of stochastic experiments
-    sizes: tuple[str, ...] = ("1.3b", "2.7b")  # models of the end-to-end comparisons
+    sizes: tuple[str, ...] = ("1.3b",)  # models of the end-to-end comparisons
     families: tuple[str, ...] = ("gpt",)
     breakdown_size: str = "2.7b"  # also of the tuning-time study
     sensitivity_layers: tuple[int, ...] = (32,)
+    sensitivity_size: str = "2.7b"
     sensitivity_batches: tuple[int, ...] = (64,)
     pipeline_draws: int = 20  # random pipelines per scenario
-    front_draws: int = 10  # random instances of the Pareto and MILP studies
+    front_draws: int = 4  # random instances of the Pareto and MILP studies
     interference_points: int = 400
     interference_repeats: int = 3  # timings per point measured on this machine
     aceso_evaluations: int = 100  # per number of stages
+    executed_step: int = 6  # of the plans to execute, every so many-th
+    timing_rounds: int = 1  # runs of every timed plan
 
     def __post_init__(self) -> None:
-        if not set(self.sizes) <= set(SIZES) or self.breakdown_size not in SIZES:
-            raise ValueError(f"sizes are {self.sizes} and {self.breakdown_size}; choose from {', '.join(SIZES)}")
+        named = (*self.sizes, self.breakdown_size, self.sensitivity_size)
+        if not self.sizes or not set(named) <= set(SIZES):
+            raise ValueError(f"sizes are {', '.join(named)}; choose from {', '.join(SIZES)}")
         if not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families are {self.families}; choose from {', '.join(FAMILIES)}")
         counts = (
             self.pipeline_draws, self.front_draws, self.interference_points, self.interference_repeats,
-            self.aceso_evaluations, *self.sensitivity_layers, *self.sensitivity_batches,
+            self.aceso_evaluations, self.executed_step, self.timing_rounds,
+            *self.sensitivity_layers, *self.sensitivity_batches,
         )  # fmt: skip
         if not self.seeds or min(counts) < 1:
             raise ValueError(f"Config: seeds {self.seeds} must not be empty and all counts must be positive")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperlab.mist.cost.pipeline import closed_form_s
+from paperlab.mist.search.fronts import pareto
 
 MILP_SECONDS = 600.0
 
@@ -139,47 +140,79 @@ def solve_sweep(stages: Stages, layers: int, accumulation: int, incumbent_s: flo
     With s_i = Σ_{j≥i} t_j and v_i = max_{j≥i}(d_j + s_j), the time is (G−1)·M + max(s_0, v_0). Going from the last
     stage to the first both only grow with what they were, so labels (s, v) dominated in both can go.
     """
+    groups = [_by_layers(options) for options in stages]
+    smallest = max((min((o.stable_s for o in options), default=np.inf) for options in stages), default=np.inf)
     best: Assignment | None = None
-    limits = sorted({option.stable_s for options in stages for option in options})
-    for limit in limits:
-        bound = best.iteration_s if best else incumbent_s
-        if (accumulation - 1) * limit >= bound:
+    limit = max((o.stable_s for options in stages for o in options), default=0.0)
+    # From the loosest limit down: an answer whose largest t lies below the limit also answers all limits between.
+    while limit >= smallest:
+        bound = (best.iteration_s if best else incumbent_s) - (accumulation - 1) * smallest
+        chosen = _best_below(groups, layers, limit, bound)
+        if chosen is None:
             break
-        label = _best_label(stages, layers, limit, bound - (accumulation - 1) * limit)
-        if label is not None:
-            found = Assignment(objective_s(label, accumulation), label)
-            if found.iteration_s < bound:
-                best = found
+        found = Assignment(objective_s(chosen, accumulation), chosen)
+        if found.iteration_s < (best.iteration_s if best else incumbent_s):
+            best = found
+        largest = max(option.stable_s for option in chosen)
+        limit = max((o.stable_s for options in stages for o in options if o.stable_s < largest), default=-np.inf)
     return best
 
 
-Label = tuple[float, float, tuple[Option, ...]]  # s, v, options from here to the last stage
+@dataclass(frozen=True)
+class _Group:
+    """A stage's options with the same number of layers, by growing t."""
+
+    layers: int
+    options: list[Option]
+    stable_s: NDArray[np.float64]
+    extra_s: NDArray[np.float64]
 
 
-def _best_label(stages: Stages, layers: int, limit: float, bound: float) -> tuple[Option, ...] | None:
-    labels: dict[int, list[Label]] = {0: [(0.0, 0.0, ())]}
-    for options in reversed(stages):
-        following: dict[int, list[Label]] = {}
-        for used, known in labels.items():
-            for option in options:
-                if option.stable_s > limit or used + option.layers > layers:
-                    continue
-                for total, late, chosen in known:
-                    s = total + option.stable_s
-                    v = max(late, option.extra_s + s)
-                    if max(s, v) < bound:
-                        following.setdefault(used + option.layers, []).append((s, v, (option, *chosen)))
-        labels = {used: _undominated(found) for used, found in following.items()}
-    final = labels.get(layers)
-    return min(final, key=lambda label: max(label[0], label[1]))[2] if final else None
+def _by_layers(options: Sequence[Option]) -> list[_Group]:
+    groups = []
+    for layers in sorted({option.layers for option in options}):
+        same = sorted((o for o in options if o.layers == layers), key=lambda o: (o.stable_s, o.extra_s, o.tag))
+        t, d = np.array([o.stable_s for o in same]), np.array([o.extra_s for o in same])
+        groups.append(_Group(layers, same, t, d))
+    return groups
 
 
-def _undominated(labels: list[Label]) -> list[Label]:
-    kept: list[Label] = []
-    for label in sorted(labels, key=lambda item: (item[0], item[1])):
-        if not kept or label[1] < kept[-1][1]:
-            kept.append(label)
-    return kept
+Labels = tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[Option, ...]]]  # s, v, options to the last stage
+
+
+def _best_below(groups: list[list[_Group]], layers: int, limit: float, bound: float) -> tuple[Option, ...] | None:
+    """Return the options with the least max(s, v) below `bound`, no t above `limit`; None if there are none."""
+    labels: dict[int, Labels] = {0: (np.zeros(1), np.zeros(1), [()])}
+    for stage in reversed(groups):
+        following: dict[int, list[Labels]] = {}
+        for group in stage:
+            count = int(np.searchsorted(group.stable_s, limit, side="right"))
+            for used, known in labels.items():
+                if count and used + group.layers <= layers:
+                    following.setdefault(used + group.layers, []).append(_extended(group, count, known, bound))
+        labels = {used: merged for used, found in following.items() if len((merged := _merged(found))[0])}
+    if layers not in labels:
+        return None
+    s, v, chosen = labels[layers]
+    return chosen[int(np.argmin(np.maximum(s, v)))]
+
+
+def _extended(group: _Group, count: int, known: Labels, bound: float) -> Labels:
+    """Put each of a group's first `count` options before every label, and keep what nothing dominates."""
+    total = group.stable_s[:count, None] + known[0]
+    late = np.maximum(known[1], group.extra_s[:count, None] + total)
+    option, label = np.nonzero(np.maximum(total, late) < bound)
+    s, v = total[option, label], late[option, label]
+    kept = pareto(s, v)
+    chosen = [(group.options[option[i]], *known[2][label[i]]) for i in kept]
+    return s[kept], v[kept], chosen
+
+
+def _merged(found: list[Labels]) -> Labels:
+    s, v = (np.concatenate([labels[index] for labels in found]) for index in (0, 1))
+    chosen = [options for labels in found for options in labels[2]]
+    kept = pareto(s, v)
+    return s[kept], v[kept], [chosen[i] for i in kept]
 
 
 def brute_force(stages: Stages, layers: int, accumulation: int) -> Assignment | None:

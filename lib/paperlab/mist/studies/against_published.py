@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 
+from paperlab.mist.baselines import systems
 from paperlab.mist.clusters import cluster
 from paperlab.mist.cost.evaluate import MIB, predict
 from paperlab.mist.cost.memory import peaks
@@ -15,11 +16,16 @@ from paperlab.mist.cost.schedule import block_times, stage_times
 from paperlab.mist.cost.setting import Setting
 from paperlab.mist.models import gpt
 from paperlab.mist.plan import Plan, StagePlan
-from paperlab.mist.published import released_plans, released_runs
+from paperlab.mist.published import README_SPEEDUPS, released_plans, released_runs
 from paperlab.mist.search.intra import stage_position
 from paperlab.mist.search.space import FULL
+from paperlab.mist.studies.end_to_end import MIST
 from paperlab.mist.symbolic.trace import concrete_trace
 
+BASELINES = (
+    (systems.MEGATRON_FORCED, systems.MEGATRON_FREE),
+    (systems.DEEPSPEED_FORCED, systems.DEEPSPEED_FREE),
+)
 MODEL = gpt("1.3b", seq_len=2048, attention="math")
 
 
@@ -90,6 +96,24 @@ def times() -> pd.DataFrame:
     return table.assign(
         error=error, error_shifted=shifted / table.measured_s - 1, error_scaled=scaled / table.measured_s - 1
     )
+
+
+def speedups(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return the README's measured speedups beside those of `end_to_end.comparison`: a row per workload and baseline.
+
+    `over_forced` is over the baseline as the artifact runs it, with full recomputation, `over_free` over it without.
+    """
+    times = compared.set_index(["family", "attention", "size", "system"]).iteration_s
+    rows = []
+    for (family, attention, size), published in README_SPEEDUPS.items():
+        if (family, attention, size, MIST) not in times.index:
+            continue
+        mist = times[family, attention, size, MIST]
+        for value, (forced, free) in zip(published, BASELINES, strict=True):
+            over = [times[family, attention, size, name] / mist for name in (forced, free)]
+            rows.append((family, attention, size, forced.partition(",")[0], value, *over))
+    columns = ["family", "attention", "size", "baseline", "published", "over_forced", "over_free"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def operator_rates() -> pd.DataFrame:

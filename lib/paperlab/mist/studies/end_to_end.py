@@ -25,6 +25,25 @@ COMPARED = (
 )  # fmt: skip
 
 
+def variables() -> pd.DataFrame:
+    """Return what a plan decides: variable, whether all stages share it, and the values of the full space."""
+    shared, own = "all stages", "each stage"
+    rows = [
+        ("accumulation steps G", shared, "powers of two that divide the global batch, at least the stages"),
+        ("stages S", shared, "powers of two that divide the devices"),
+        ("micro-batch b", shared, ", ".join(map(str, FULL.micro_batches))),
+        ("data parallelism DP", shared, "global batch / (G b)"),
+        ("tensor parallelism TP", shared, ", ".join(map(str, FULL.tp_sizes)) + ", within a node"),
+        ("layers L", own, f"an even split, give or take {FULL.layer_window}"),
+        ("checkpointed layers C", own, "0 to L"),
+        ("ZeRO level", own, ", ".join(map(str, FULL.zero)) + "; above 1 only with DP > 1"),
+    ]
+    for name in ("weight", "grad", "optimizer", "activation"):
+        values = ", ".join(f"{ratio:g}" for ratio in getattr(FULL, f"{name}_ratios"))
+        rows.append((f"{name.replace('grad', 'gradient')} offload ratio", own, values))
+    return pd.DataFrame(rows, columns=["variable", "chosen_for", "values"])
+
+
 def workload(name: str, family: str, size: str, attention: str) -> tuple[ModelSpec, Cluster, int]:
     """Return model, cluster and global batch of one of the paper's workloads."""
     nodes, gpus, global_batch = WORKLOADS[size]
@@ -36,7 +55,7 @@ def workload(name: str, family: str, size: str, attention: str) -> tuple[ModelSp
 def mist_plan(spec: ModelSpec, name: str, nodes: int, gpus: int, global_batch: int, space: Space = FULL) -> Plan | None:
     """Return the tuner's plan, or None if nothing fits; cached, as several exhibits ask for the same one."""
     try:
-        return tune(spec, cluster(name, nodes, gpus), global_batch, space)
+        return tune(spec, cluster(name, nodes, gpus), global_batch, space, solver="sweep")
     except NothingFits:
         return None
 
@@ -68,6 +87,14 @@ def _rows(name: str, family: str, size: str, attention: str, aceso_evaluations: 
     found[MIST] = mist_plan(spec, name, where.nodes, where.gpus_per_node, global_batch)
     head = {"cluster": name, "family": family, "size": size, "attention": attention, "gpus": where.gpus}
     return [{**head, "system": system, **describe(plan)} for system, plan in found.items()]
+
+
+def sensitivity(spec: ModelSpec, where: Cluster, global_batch: int) -> pd.DataFrame:
+    """Return one row for Mist and one for each Megatron-LM row: predicted time, throughput and plan."""
+    plans = {MIST: mist_plan(spec, where.name, where.nodes, where.gpus_per_node, global_batch)}
+    for name in (systems.MEGATRON_FORCED, systems.MEGATRON_FREE):
+        plans[name] = systems.best_plan(name, spec, where, global_batch).plan
+    return pd.DataFrame([{"model": spec.name, "system": name, **describe(plan)} for name, plan in plans.items()])
 
 
 def describe(plan: Plan | None) -> dict[str, object]:

@@ -15,7 +15,7 @@ _POINTS, _STAGES, _LAYERS, _ACCUMULATION = 2000, 4, 6, 8
 
 
 def random_cells(seed: int) -> list[list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]]:
-    """Return, per stage and layer count, 2,000 points (t, d) of a front that bends both ways."""
+    """Return, per stage and layer count, 2,000 points (t, d) above a front that bends both ways."""
     generator = np.random.default_rng(seed)
     stages = []
     for _ in range(_STAGES):
@@ -23,8 +23,9 @@ def random_cells(seed: int) -> list[list[tuple[int, NDArray[np.float64], NDArray
         for layers in range(_LAYERS - 2, _LAYERS + 3):
             x = generator.uniform(0, 1, _POINTS)
             bend = 0.25 * np.sin(generator.uniform(6, 14) * x + generator.uniform(0, 6))
-            t = layers * (1 + 0.6 * x)
-            d = layers * (3 * (1 - x) ** 2 + bend + 0.3 + generator.exponential(0.15, _POINTS))
+            above = generator.exponential(0.1, (2, _POINTS))
+            t = layers * (1 + 0.6 * x + above[0])
+            d = layers * (3 * (1 - x) ** 2 + bend + 0.3 + above[1])
             cells.append((layers, t, d))
         stages.append(cells)
     return stages

@@ -5,6 +5,7 @@ Every rank profiles at the same time, as they compute at the same time in a run:
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,36 +25,51 @@ from paperlab.mist.cost.operators import OperatorModel
 from paperlab.mist.plan import Plan
 from paperlab.mist.runtime.build import make_module
 from paperlab.mist.runtime.groups import all_gather, reduce_scatter
+from paperlab.mist.runtime.lanes import make_lanes
 from paperlab.mist.runtime.pool import RankPool
+from paperlab.mist.runtime.trace import Trace
 from paperlab.mist.studies.run_plans import CLUSTER
 from paperlab.mist.symbolic.sizes import Size
 from paperlab.mist.symbolic.trace import KINDS, LayerTrace
 
 Cell = tuple[str, int, int]  # kind of layer, micro-batch, tp
+Measured = dict[Cell | str, tuple[float, ...]]
+LINKS = ("all-gather", "reduce-scatter", "send", "all-reduce", "copy")
 _MESSAGES = (1 << 16, 1 << 22)  # bytes
+_COLD = 1 << 26  # bytes
 
 
-class _Cut:
-    """A tensor-parallel group that cuts weights but sends nothing."""
-
-    rank = 0
+class _AllRanks:
+    """The tensor-parallel group of all ranks; of one rank if `size` is 1."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.rank = size, dist.get_rank() % size
 
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
+        if self.size > 1:
+            dist.all_reduce(x, dist.ReduceOp.MAX if op == "max" else dist.ReduceOp.SUM)
         return x
 
 
 @dataclass(frozen=True)
 class LayerTable(OperatorModel):
-    """Measured forward and backward seconds of whole layers, by kind, micro-batch and tp."""
+    """Measured forward and backward seconds of whole layers with their messages, by kind, micro-batch and tp.
+
+    An all-reduce between layers' operators also waits for the slower rank, which none measured alone does.
+    """
 
     layers: Mapping[Cell, tuple[float, float]] = field(default_factory=dict)
+    links: Links | None = None
 
     def layer_s(self, trace: LayerTrace, batch: int, tp: int) -> tuple[float, float]:
-        """Return the measured pair; adding up gradients is part of backward."""
-        return self.layers[trace.kind, batch, tp]
+        """Return the measured pair less what the cost model adds for messages; adding up gradients is in backward."""
+        assert self.links is not None
+        forward_s, backward_s = self.layers[trace.kind, batch, tp]
+        forward_tp_s, backward_tp_s = (
+            sum(self.links.all_reduce_s(float(size.at(batch, tp)), 1, tp) for size in messages)
+            for messages in (trace.forward_messages, trace.backward_messages)
+        )
+        return max(0.0, forward_s - forward_tp_s), max(0.0, backward_s - backward_tp_s)
 
     def accumulate_s(self, weights: Size, element_bytes: int, batch: int, tp: int) -> float:
         """Return 0: the measured backward adds to gradients that are there."""
@@ -93,62 +109,82 @@ class Profile:
     send: Rates
 
 
-def profile(plans: Sequence[Plan], pool: RankPool, repeats: int = 7) -> Profile:
-    """Measure everything that `plans` of one or two ranks need, on two ranks at once; the fastest repeat counts.
+def measurement(plans: Sequence[Plan], pool: RankPool, repeats: int) -> list[Measured]:
+    """Return what each rank measured of everything that `plans` need."""
+    cells = sorted({(kind, s.micro_batch, s.tp) for plan in plans for s in plan.stages for kind in KINDS})
+    return pool.run(measure, plans[0], cells, repeats)
+
+
+def profile_of(rounds: Sequence[Sequence[Measured]]) -> Profile:
+    """Return the profile that follows from measurements: the mean over ranks, the median over rounds.
 
     Copy lanes and collectives get no processor core of their own here, so a set of operations that run at once takes
     turns: each member is slowed by the size of the set. That is an assumption, the only number not measured.
     """
-    cells = sorted({(kind, s.micro_batch, s.tp) for plan in plans for s in plan.stages for kind in KINDS})
-    measured = pool.run(measure, plans[0], cells, repeats)
-    tables = [layers for layers, _, _ in measured]
-    layers = {cell: (_mean(tables, cell, 0), _mean(tables, cell, 1)) for cell in cells}
-    rates = {name: _fit([links[name] for _, links, _ in measured]) for name in measured[0][1]}
+    found = {
+        name: tuple(_typical([[rank[name][part] for rank in ranks] for ranks in rounds]) for part in range(len(times)))
+        for name, times in rounds[0][0].items()
+    }
+    rates = {name: _rates(*found[name]) for name in LINKS}
     links = MeasuredLinks(
         {(1, 2): rates["all-gather"]}, rates["copy"], rates["copy"], rates["reduce-scatter"], rates["all-reduce"]
     )
+    layers = {key: pair for key, pair in found.items() if isinstance(key, tuple)}
     taking_turns = Interference.of({subset: [float(len(subset))] * len(subset) for subset in SUBSETS})
-    cluster = Cluster(CLUSTER, 1, 2, float(2**34), links, taking_turns, LayerTable({}, {}, False, layers))
-    return Profile(cluster, statistics.fmean(seconds for _, _, seconds in measured), rates["send"])
+    operators = LayerTable({}, {}, False, layers, links)  # type: ignore[arg-type]
+    cluster = Cluster(CLUSTER, 1, 2, float(2**34), links, taking_turns, operators)
+    return Profile(cluster, found["adam"][0], rates["send"])
 
 
-def _mean(tables: Sequence[Mapping[Cell, tuple[float, float]]], cell: Cell, index: int) -> float:
-    return statistics.fmean(table[cell][index] for table in tables)
+def _typical(rounds: Sequence[Sequence[float]]) -> float:
+    return statistics.median(statistics.fmean(ranks) for ranks in rounds)
 
 
-def _fit(pairs: Sequence[tuple[float, float]]) -> Rates:
-    """Return bandwidth (B/s) and latency (s) from the times of both message sizes, averaged over ranks."""
-    small_s, large_s = (statistics.fmean(pair[index] for pair in pairs) for index in range(2))
+def _rates(small_s: float, large_s: float) -> Rates:
+    """Return bandwidth (B/s) and latency (s) from the times of both message sizes."""
     small, large = _MESSAGES
     bandwidth = (large - small) / max(large_s - small_s, 1e-9)
     return bandwidth, max(0.0, small_s - small / bandwidth)
 
 
-def measure(
-    plan: Plan, cells: Sequence[Cell], repeats: int
-) -> tuple[dict[Cell, tuple[float, float]], dict[str, tuple[float, float]], float]:
+def measure(plan: Plan, cells: Sequence[Cell], repeats: int) -> Measured:
     """Measure on this rank while the others do the same.
 
-    Returns layers, the times of a small and a large message of every kind, and Adam's seconds per element.
+    Returns forward and backward of every cell, the times of a small and a large message of every link, and under
+    "adam" the seconds per element of an optimizer step.
     """
-    layers = {cell: _layer_s(plan, cell, repeats) for cell in cells}
+    layers: Measured = {cell: _layer_s(plan, cell, repeats) for cell in cells}
+    return layers | _links(repeats) | {"adam": (_adam_s(repeats),)}
+
+
+def _links(repeats: int) -> Measured:
+    lanes = make_lanes(Trace(0, torch.device("cpu"), enabled=False), torch.device("cpu"))
     half = [torch.ones(size // 8) for size in _MESSAGES]
     full = [torch.ones(size // 4) for size in _MESSAGES]
-    other = [torch.ones(size // 4) for size in _MESSAGES]
+    # Enough memory to copy from and to that it never lies in the cache, as what a plan offloads does not.
+    cold = [[torch.ones(size // 4) for _ in range(2 * _COLD // size)] for size in _MESSAGES]
+    turns = [itertools.cycle(zip(buffers[::2], buffers[1::2], strict=True)) for buffers in cold]
+
+    def copy(index: int) -> None:
+        source, target = next(turns[index])
+        lanes["swap-in"].submit("copy", lambda: target.copy_(source)).wait()
+
     operations: dict[str, Callable[[int], object]] = {
-        "all-gather": lambda i: all_gather(full[i], half[i]),
-        "reduce-scatter": lambda i: reduce_scatter(half[i], full[i]),
+        "all-gather": lambda i: lanes["unshard"].submit("", lambda: all_gather(full[i], half[i])).wait(),
+        "reduce-scatter": lambda i: lanes["reduce"].submit("", lambda: reduce_scatter(half[i], full[i])).wait(),
         "send": lambda i: _send(full[i]),
         "all-reduce": lambda i: dist.all_reduce(full[i]),
-        "copy": lambda i: other[i].copy_(full[i]),
+        "copy": copy,
     }
     # A collective's cost is (n-1)/n of the bytes over the bandwidth in the model; a copy moves all of them.
-    links = {}
-    for name, operation in operations.items():
+    links: Measured = {}
+    for name in LINKS:
         share = 1.0 if name in ("copy", "send") else 2.0
-        small, large = (_fastest_s(partial(operation, index), 4 * repeats) for index in range(2))
+        small, large = (_seconds(partial(operations[name], index), 4 * repeats) for index in range(2))
         links[name] = (small, small + share * (large - small))
-    return layers, links, _adam_s(repeats)
+    for lane in lanes.values():
+        lane.close()
+    return links
 
 
 def _send(x: Tensor) -> None:
@@ -162,13 +198,13 @@ def _send(x: Tensor) -> None:
 def _adam_s(repeats: int, elements: int = 1 << 20) -> float:
     parameter = torch.nn.Parameter(torch.zeros(elements))
     parameter.grad = torch.ones(elements)
-    return _fastest_s(torch.optim.Adam([parameter], fused=True).step, repeats) / elements
+    return _seconds(torch.optim.Adam([parameter], fused=True).step, repeats) / elements
 
 
 def _layer_s(plan: Plan, cell: Cell, repeats: int) -> tuple[float, float]:
-    """Return the least seconds of a layer's forward and backward, gradients added to existing ones."""
+    """Return the seconds of a layer's forward and backward, gradients added to existing ones."""
     kind, batch, tp = cell
-    module = make_module(plan, kind, _Cut(tp), ScoreBuffer())
+    module = make_module(plan, kind, _AllRanks(tp), ScoreBuffer())
     initialize(module, 0)
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -186,14 +222,14 @@ def _layer_s(plan: Plan, cell: Cell, repeats: int) -> tuple[float, float]:
         output.backward(torch.ones_like(output))
         times[0].append(middle_s - started_s)
         times[1].append(time.perf_counter() - middle_s)
-    return min(times[0][1:]), min(times[1][1:])
+    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
 
 
-def _fastest_s(operation: Callable[[], object], repeats: int) -> float:
+def _seconds(operation: Callable[[], object], repeats: int) -> float:
     times = []
     for _ in range(repeats + 1):
         dist.barrier()
         started_s = time.perf_counter()
         operation()
         times.append(time.perf_counter() - started_s)
-    return min(times[1:])
+    return statistics.median(times[1:])

@@ -14,7 +14,7 @@ from paperlab.mist.models import ModelSpec
 from paperlab.mist.plan import Plan
 from paperlab.mist.runtime.build import Options
 from paperlab.mist.runtime.pool import RankPool
-from paperlab.mist.studies.profile_cpu import Profile, profile
+from paperlab.mist.studies.profile_cpu import Profile, measurement, profile_of
 from paperlab.mist.studies.run_plans import execute, label, make_plan, ranks, small_models
 from paperlab.mist.symbolic.trace import symbolic_trace
 
@@ -46,35 +46,35 @@ def timed_plans(spec: ModelSpec) -> list[Plan]:
 def time_table(
     plans: Sequence[Plan] | None = None, pool: RankPool | None = None, rounds: int = 3, iterations: int = 3
 ) -> pd.DataFrame:
-    """Profile this machine, predict every plan and run all of them `rounds` times in turn.
+    """Run all plans `rounds` times in turn, with a profile of this machine before each round, and predict them.
 
-    An iteration takes as long as its slowest rank; the first one of a run does not count. fastest_s is the least, as
-    in the profile: what other processes take from a shared machine only ever adds. median_s and spread_s (largest
-    less least) are over rounds. published_s is the cost model's time; predicted_s adds what it leaves out, Adam's
-    arithmetic and the messages between stages. Mean-shifted means that the mean ratio of predicted to measured is
-    taken out, as the artifact does.
+    An iteration takes as long as its slowest rank; the first one of a run does not count. measured_s is the median over
+    rounds and iterations, spread_s the largest less the least; the profile is a median over rounds too, so that a
+    change of the machine's speed touches both. published_s is the cost model's time; predicted_s adds what it leaves
+    out, Adam's arithmetic and the messages between stages. Mean-shifted means that the mean ratio of predicted to
+    measured is taken out, as the artifact does.
 
-    Columns: plan, fastest_s, median_s, spread_s, published_s, predicted_s, error_percent, mean_shifted_error_percent.
+    Columns: plan, measured_s, spread_s, published_s, predicted_s, error_percent, mean_shifted_error_percent.
     """
     plans = timed_plans(timed_model()) if plans is None else plans
     times: list[list[float]] = [[] for _ in plans]
+    profiles = []
     with ranks(2, pool) as running:
-        found = profile(plans, running)
         for _ in range(rounds):
+            profiles.append(measurement(plans, running, repeats=3))
             for plan, taken in zip(plans, times, strict=True):
-                taken.append(_iteration_s(running, plan, iterations))
-    predicted = [predicted_s(plan, found) for plan in plans]
+                taken += _iteration_s(running, plan, iterations)
+    predicted = [predicted_s(plan, profile_of(profiles)) for plan in plans]
     table = pd.DataFrame(
         {
             "plan": [label(plan) for plan in plans],
-            "fastest_s": [min(taken) for taken in times],
-            "median_s": [statistics.median(taken) for taken in times],
+            "measured_s": [statistics.median(taken) for taken in times],
             "spread_s": [max(taken) - min(taken) for taken in times],
             "published_s": [published for published, _ in predicted],
             "predicted_s": [complete for _, complete in predicted],
         }
     )
-    ratio = table.predicted_s / table.fastest_s
+    ratio = table.predicted_s / table.measured_s
     return table.assign(error_percent=100 * (ratio - 1), mean_shifted_error_percent=100 * (ratio / ratio.mean() - 1))
 
 
@@ -100,14 +100,14 @@ def predicted_s(plan: Plan, found: Profile) -> tuple[float, float]:
     return published, closed_form_s(stable, extra, plan.accumulation)
 
 
-def _iteration_s(pool: RankPool, plan: Plan, iterations: int) -> float:
+def _iteration_s(pool: RankPool, plan: Plan, iterations: int) -> list[float]:
     results = execute(pool, plan, iterations, OPTIONS)
-    return min(max(result.iteration_s[index] for result in results) for index in range(1, iterations))
+    return [max(result.iteration_s[index] for result in results) for index in range(1, iterations)]
 
 
 def accuracy_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return Kendall's τ of predicted and measured time, and mean absolute errors, raw and mean-shifted (percent)."""
-    tau = kendalltau(table.predicted_s, table.fastest_s).statistic
+    tau = kendalltau(table.predicted_s, table.measured_s).statistic
     raw, shifted = (table[name].abs().mean() for name in ("error_percent", "mean_shifted_error_percent"))
     values = {"plans": len(table), "kendall_tau": tau, "raw_error_percent": raw, "mean_shifted_error_percent": shifted}
     return pd.DataFrame([values])

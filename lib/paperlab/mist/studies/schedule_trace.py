@@ -5,18 +5,23 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from paperlab.mist.cost.pipeline import simulate
 from paperlab.mist.plan import Plan
 from paperlab.mist.runtime.build import Options
 from paperlab.mist.runtime.lanes import make_lanes
 from paperlab.mist.runtime.pool import RankPool
 from paperlab.mist.runtime.trace import Trace, spans_table
 from paperlab.mist.studies.run_plans import execute, make_plan, ranks, small_models
+
+_TRACED = 6  # iterations, of which the first has no optimizer step
+_PHASES = ("forward", "backward")
 
 
 def traced_plan(hidden: int = 128, seq_len: int = 128) -> Plan:
@@ -28,14 +33,38 @@ def traced_plan(hidden: int = 128, seq_len: int = 128) -> Plan:
 
 
 def traced_schedule(plan: Plan | None = None, pool: RankPool | None = None) -> pd.DataFrame:
-    """Run three iterations of a plan and return the last one's spans, by rank and lane, times from 0 (seconds).
+    """Run some iterations of a plan and return the fastest one's spans, by rank and lane, times from 0 (seconds).
 
     Columns: rank, lane, label, iteration, module, microbatch, start_s, stop_s.
     """
     plan = traced_plan() if plan is None else plan
     with ranks(plan.cluster.gpus, pool) as running:
-        results = execute(running, plan, 3, Options(account=False))
-    return spans_table([span for result in results for span in result.spans if span.iteration == 2])
+        results = execute(running, plan, _TRACED, Options(account=False))
+    taken_s = [max(result.iteration_s[index] for result in results) for index in range(1, _TRACED)]
+    fastest = 1 + int(np.argmin(taken_s))
+    return spans_table([span for result in results for span in result.spans if span.iteration == fastest])
+
+
+def pipeline_table(spans: pd.DataFrame) -> pd.DataFrame:
+    """Return every pass of a traced two-rank pipeline, as measured and as the event simulation orders such passes.
+
+    The simulation is given each stage's median forward and backward time, and how much longer its first forward took,
+    which has the optimizer step in it. Columns: source, stage, micro_batch, phase, start_s, end_s.
+    """
+    own = spans[spans.lane == "compute"].assign(phase=lambda x: x.label.replace("recompute", "backward"))
+    passes = own.groupby(["rank", "microbatch", "phase"], as_index=False).agg(
+        start_s=("start_s", "min"), end_s=("stop_s", "max")
+    )
+    passes = passes.rename(columns={"rank": "stage", "microbatch": "micro_batch"})
+    lengths = passes.assign(length_s=passes.end_s - passes.start_s).set_index(["phase", "stage"]).length_s
+    forward, backward = ([float(x) for x in lengths[name].groupby("stage").median()] for name in _PHASES)
+    first = passes[(passes.phase == "forward") & (passes.micro_batch == 0)].sort_values("stage")
+    extra = (first.end_s - first.start_s - forward).clip(lower=0.0).tolist()
+    work = simulate(forward, backward, extra, [0.0] * len(forward), int(passes.micro_batch.max()) + 1)
+    simulated = pd.DataFrame([asdict(item) for item in work])
+    passes[["start_s", "end_s"]] -= passes.start_s.min()
+    both = [passes.assign(source="measured"), simulated.assign(source="simulated")]
+    return pd.concat(both, ignore_index=True)[["source", "stage", "micro_batch", "phase", "start_s", "end_s"]]
 
 
 def hidden_fraction(spans: pd.DataFrame) -> pd.DataFrame:

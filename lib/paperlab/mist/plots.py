@@ -1,0 +1,216 @@
+"""The figure of each of the tuner's exhibits, drawn from its table; same names as in `experiments.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from paperlab.mist.baselines import systems
+from paperlab.mist.studies.end_to_end import MIST
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLORS = sns.color_palette("colorblind")
+SYSTEM_COLORS = {
+    systems.MEGATRON_FORCED: "0.8", systems.MEGATRON_FREE: "0.55", systems.DEEPSPEED_FORCED: _COLORS[8],
+    systems.DEEPSPEED_FREE: _COLORS[1], systems.DEEPSPEED_OFFLOAD: _COLORS[3], systems.UNIFORM: _COLORS[2],
+    systems.ACESO: _COLORS[4], MIST: _COLORS[0],
+}  # fmt: skip
+RESOURCES = {"compute": _COLORS[0], "collective": _COLORS[2], "to_device": _COLORS[1], "to_host": _COLORS[4]}
+PHASES = {"forward": _COLORS[0], "backward": _COLORS[1], "first extra": "0.6"}
+
+
+def exhibit_search_space(table: pd.DataFrame) -> Figure:
+    """Configurations, and evaluations that a pipeline can hold, per cumulative space, on a logarithmic scale."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for index, (column, label) in enumerate(
+        (("configurations", "parallel size × memory policy"), ("reachable", "× stage, layers and checkpointed layers"))
+    ):
+        bars = axes.barh(np.arange(len(table)) + 0.4 * index, table[column], 0.4, color=_COLORS[index], label=label)
+        axes.bar_label(bars, labels=[f"{value:,.0f}" for value in table[column]], padding=3, fontsize=8)
+    axes.set_yticks(np.arange(len(table)) + 0.2, table.space)
+    axes.set(xscale="log", xlabel="choices", title="Search space of GPT-22B on 4 × 8 GPUs, 512 sequences")
+    axes.set_xlim(right=40 * table.reachable.max())
+    axes.invert_yaxis()
+    axes.legend(loc="lower left", bbox_to_anchor=(0.35, 0.5))
+    return figure
+
+
+def draw_gantt(axes: Axes, passes: pd.DataFrame, scale: float = 1.0) -> None:
+    """Draw passes (stage, micro_batch, phase, start_s, end_s) as numbered boxes, times multiplied by `scale`."""
+    for phase, part in passes.groupby("phase"):
+        axes.barh(
+            part.stage, scale * (part.end_s - part.start_s), left=scale * part.start_s, height=0.8,
+            color=PHASES[str(phase)], edgecolor="white", linewidth=0.7, label=phase,
+        )  # fmt: skip
+    for row in passes[passes.micro_batch >= 0].itertuples():
+        axes.text(
+            scale * (row.start_s + row.end_s) / 2, row.stage, row.micro_batch,  # type: ignore[operator]
+            ha="center", va="center", fontsize=7, color="white",
+        )  # fmt: skip
+    axes.set_yticks(sorted(passes.stage.unique()), [f"stage {stage}" for stage in sorted(passes.stage.unique())])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+
+
+def exhibit_schedule(table: pd.DataFrame) -> Figure:
+    """1F1B over time: a row per stage, a numbered box per pass of a micro-batch."""
+    figure, axes = plt.subplots(figsize=(10, 0.6 * table.stage.nunique() + 1.4), layout="constrained")
+    draw_gantt(axes, table.replace({"phase": {"first extra": "first extra"}}))
+    axes.set_title("The tuned GPT-7B plan, first eight micro-batches (numbers)", loc="left")
+    axes.set_xlabel("seconds")
+    labels = {"first extra": "what only the first micro-batch carries"}
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(handles, [labels.get(name, name) for name in names], loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    return figure
+
+
+def exhibit_slots(table: pd.DataFrame) -> Figure:
+    """What runs side by side in each slot of a middle block: parts stacked as if in turn, a mark for all together."""
+    shown = table[table.stage.isin([table.stage.min(), table.stage.max()])]
+    labels = [f"stage {row.stage}: {row.slot} micro-batch" for row in shown.itertuples()]
+    figure, axes = plt.subplots(figsize=(9, 0.42 * len(shown) + 1.2), layout="constrained")
+    left = np.zeros(len(shown))
+    for name, color in RESOURCES.items():
+        axes.barh(labels, shown[f"{name}_ms"], left=left, color=color, label=name.replace("_", " "), height=0.65)
+        left += shown[f"{name}_ms"].to_numpy()
+    axes.plot(shown.together_ms, labels, "k|", markersize=16, markeredgewidth=2, label="all at once (model)")
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds of one block")
+    axes.set_title("Stacked: one after the other. Mark: overlapped", loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def exhibit_memory(table: pd.DataFrame) -> Figure:
+    """What fills the device at both peaks of every stage, largest parts named."""
+    shown = table.assign(GiB=table.MiB / 1024, at="stage " + table.stage.astype(str) + "\n" + table.phase)
+    wide = shown.pivot_table(index="at", columns="part", values="GiB", aggfunc="sum", sort=False).fillna(0.0)
+    order = wide.sum().sort_values(ascending=False).index
+    wide = pd.concat([wide[order[:8]], wide[order[8:]].sum(axis=1).rename("everything else")], axis=1)
+    figure, axes = plt.subplots(figsize=(10, 4.2), layout="constrained")
+    wide.plot.bar(stacked=True, ax=axes, width=0.75, rot=0, color=[*_COLORS[:8], "0.7"])
+    axes.set(ylabel="GiB", xlabel="", title="Both peaks of every stage of the tuned GPT-7B plan")
+    axes.tick_params(axis="x", labelsize=8)
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], names[::-1], loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _held_out(axes: Axes, table: pd.DataFrame, x: str) -> None:
+    sns.barplot(table.assign(percent=100 * table.mean_error), x=x, y="percent", hue="model", ax=axes, errorbar=None)
+    for bars in axes.containers:
+        axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)  # type: ignore[arg-type]
+    axes.set(xlabel="", ylabel="mean error on held-out points (%)")
+    axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def exhibit_interference(table: pd.DataFrame) -> Figure:
+    """Held-out error of the fitted model and of two simpler ones, per published set of factors."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    names = {"l4": "factors of the L4 cluster", "a100": "of the A100 cluster", "l4_readme": "of the README's L4 node"}
+    _held_out(axes, table.assign(of=table.points_of.map(names)), "of")
+    axes.set_title("Made-up points with 1 % noise, from published factors")
+    return figure
+
+
+def exhibit_interference_cpu(table: pd.DataFrame) -> Figure:
+    """The same on points measured here."""
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    _held_out(axes, table.assign(of=""), "of")
+    axes.set_title("A product beside two copies, in threads of this machine")
+    return figure
+
+
+def exhibit_pipeline_formula(table: pd.DataFrame) -> Figure:
+    """Error of both formulas against the event simulation, a row per scenario."""
+    figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+    shown = table.assign(percent=100 * table.error)
+    sns.boxplot(
+        shown, y="scenario", x="percent", hue="formula", ax=axes, fliersize=2, linewidth=0.8, whis=(0, 100),
+        palette=[_COLORS[0], _COLORS[1]],
+    )  # fmt: skip
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set(xlabel="error against event-driven 1F1B (%); whiskers: all draws", ylabel="")
+    axes.legend(title=None, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def exhibit_fronts(table: pd.DataFrame) -> Figure:
+    """Points that α-sampling keeps of each front, and what the best plan loses by it."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    kept = table.groupby("alphas").points_per_cell.mean()
+    left.bar([str(count) for count in kept.index], kept, color=_COLORS[0], label="kept by sampling")
+    front = table.front_per_cell.mean()
+    left.axhline(front, color=_COLORS[1], label=f"on the full front ({front:.0f})")
+    left.set(xlabel="values of α", ylabel="points per cell", ylim=(0, 1.35 * front))
+    left.legend(loc="upper left")
+    sns.stripplot(table.assign(percent=100 * table.loss), x="alphas", y="percent", ax=right, color=_COLORS[0])
+    right.set(xlabel="values of α", ylabel="iteration time lost (%)", ylim=(0, None))
+    return figure
+
+
+def _end_to_end(table: pd.DataFrame, title: str) -> Figure:
+    families = list(table.family.unique())
+    wide = max(4.5, 1.9 * table["size"].nunique())
+    figure, panels = plt.subplots(
+        1, len(families), figsize=(wide * len(families), 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, family in zip(panels[0], families, strict=True):
+        part = table[table.family == family]
+        labels = part["size"] + "\n" + part.gpus.astype(str) + " GPUs"
+        sns.barplot(part.assign(at=labels), x="at", y="over_forced", hue="system", ax=axes, palette=SYSTEM_COLORS)
+        axes.bar_label(axes.containers[-1], fmt="%.2f", fontsize=8, padding=2)
+        axes.axhline(1, color="0.3", linewidth=0.8)
+        axes.set(title=f"{family.upper() if family == 'gpt' else family.title()}, {title}", xlabel="", ylabel="")
+        axes.legend().remove()
+    panels[0][0].set_ylabel("predicted speed over Megatron-LM-like\nwith recompute forced")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", fontsize=8)
+    return figure
+
+
+def figure_11(table: pd.DataFrame) -> Figure:
+    """Predicted speeds on L4 without flash attention, the Aceso-like search included; no bar: nothing fits."""
+    return _end_to_end(table, "L4, no flash attention")
+
+
+def exhibit_l4_flash(table: pd.DataFrame) -> Figure:
+    """The same with flash attention."""
+    return _end_to_end(table, "L4, flash attention")
+
+
+def exhibit_a100(table: pd.DataFrame) -> Figure:
+    """The same on A100, from an assumed roofline."""
+    return _end_to_end(table, "A100, flash attention")
+
+
+def exhibit_breakdown(table: pd.DataFrame) -> Figure:
+    """Predicted speed of the best plan over that of the smallest space, as dimensions are added."""
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    bars = axes.barh(table.space, table.iteration_s.iloc[0] / table.iteration_s, color=_COLORS[0])
+    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.set(xlabel="predicted speed over that of the first space", title="GPT on L4: what each dimension adds")
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    return figure
+
+
+def figure_16(table: pd.DataFrame) -> Figure:
+    """Tuning time on this machine, evaluation and solver, with the number of configurations evaluated."""
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    axes.barh(table.space, table.evaluation_s, color=_COLORS[0], label="evaluating configurations")
+    axes.barh(table.space, table.solver_s, left=table.evaluation_s, color=_COLORS[1], label="solving for stages")
+    for index, row in enumerate(table.itertuples()):
+        axes.text(row.tuning_s, index, f"  {row.evaluated:,} evaluated", va="center", fontsize=8)  # type: ignore[arg-type]
+    axes.set(xlabel="seconds on this machine", title="Tuning time as the space grows")
+    axes.set_xlim(right=1.35 * table.tuning_s.max())
+    axes.invert_yaxis()
+    axes.legend(loc="lower left", bbox_to_anchor=(0.5, 0.55))
+    return figure
