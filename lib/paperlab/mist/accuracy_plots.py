@@ -149,7 +149,8 @@ def exhibit_pipeline(table: pd.DataFrame) -> Figure:
 def exhibit_overlap(table: pd.DataFrame) -> Figure:
     """Times of a product loop and a copy loop, alone and together; a point per repeat."""
     names = {
-        "compute_s": "products alone", "copy_s": "copies alone", "serial_s": "both, one lane", "overlapped_s": "both, two lanes",
+        "compute_s": "products alone", "copy_s": "copies alone",
+        "serial_s": "both, one lane", "overlapped_s": "both, two lanes",
     }  # fmt: skip
     long = table.melt(id_vars="repeat", value_vars=list(names), var_name="what", value_name="seconds")
     long = long.assign(what=long.what.map(names), ms=1e3 * long.seconds)

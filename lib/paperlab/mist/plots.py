@@ -49,11 +49,9 @@ def draw_gantt(axes: Axes, passes: pd.DataFrame, scale: float = 1.0) -> None:
             part.stage, scale * (part.end_s - part.start_s), left=scale * part.start_s, height=0.8,
             color=PHASES[str(phase)], edgecolor="white", linewidth=0.7, label=phase,
         )  # fmt: skip
-    for row in passes[passes.micro_batch >= 0].itertuples():
-        axes.text(
-            scale * (row.start_s + row.end_s) / 2, row.stage, row.micro_batch,  # type: ignore[operator]
-            ha="center", va="center", fontsize=7, color="white",
-        )  # fmt: skip
+    for row in passes[passes.micro_batch >= 0].to_dict("records"):
+        middle = scale * (row["start_s"] + row["end_s"]) / 2
+        axes.text(middle, row["stage"], row["micro_batch"], ha="center", va="center", fontsize=7, color="white")
     axes.set_yticks(sorted(passes.stage.unique()), [f"stage {stage}" for stage in sorted(passes.stage.unique())])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -62,7 +60,7 @@ def draw_gantt(axes: Axes, passes: pd.DataFrame, scale: float = 1.0) -> None:
 def exhibit_schedule(table: pd.DataFrame) -> Figure:
     """1F1B over time: a row per stage, a numbered box per pass of a micro-batch."""
     figure, axes = plt.subplots(figsize=(10, 0.6 * table.stage.nunique() + 1.4), layout="constrained")
-    draw_gantt(axes, table.replace({"phase": {"first extra": "first extra"}}))
+    draw_gantt(axes, table)
     axes.set_title("The tuned GPT-7B plan, first eight micro-batches (numbers)", loc="left")
     axes.set_xlabel("seconds")
     labels = {"first extra": "what only the first micro-batch carries"}
@@ -207,8 +205,8 @@ def figure_16(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     axes.barh(table.space, table.evaluation_s, color=_COLORS[0], label="evaluating configurations")
     axes.barh(table.space, table.solver_s, left=table.evaluation_s, color=_COLORS[1], label="solving for stages")
-    for index, row in enumerate(table.itertuples()):
-        axes.text(row.tuning_s, index, f"  {row.evaluated:,} evaluated", va="center", fontsize=8)  # type: ignore[arg-type]
+    for index, (seconds, count) in enumerate(zip(table.tuning_s, table.evaluated, strict=True)):
+        axes.text(seconds, index, f"  {count:,} evaluated", va="center", fontsize=8)
     axes.set(xlabel="seconds on this machine", title="Tuning time as the space grows")
     axes.set_xlim(right=1.35 * table.tuning_s.max())
     axes.invert_yaxis()
