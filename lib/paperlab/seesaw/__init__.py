@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from paperlab.seesaw import baselines, policies  # noqa: F401 - registers the schedulers
 from paperlab.seesaw.layout import Layout, Shard
 
 if TYPE_CHECKING:
