@@ -1,4 +1,4 @@
-"""Every re-sharding gives the tokens of Hugging Face's `generate`: the cycles, layouts and models that could break it."""
+"""Every re-sharding gives the tokens of Hugging Face, whatever cycle, layout or model might break it."""
 
 from dataclasses import replace
 
@@ -6,7 +6,14 @@ import pytest
 
 from paperlab.serving import Limits
 from tests.seesaw.engine.oracle import (
-    NEW_TOKENS, PAIRS, RAGGED, decoder, engine, hugging_face, prompts, tokens,
+    NEW_TOKENS,
+    PAIRS,
+    RAGGED,
+    decoder,
+    engine,
+    hugging_face,
+    prompts,
+    tokens,
 )  # fmt: skip
 from tests.seesaw.small import TINY
 
@@ -77,7 +84,9 @@ def test_sequences_stay_on_the_device_through_a_prefill_phase(two):
     computed = [request for step in log.steps if step.target for request in step.requests]
     assert len(computed) == len(set(computed)) == len(RAGGED)  # no prompt was computed twice
     for back in backs:
-        resident = {r for move in log.moves if move.end_s < back.start_s for r in move.requests if move.target == "gpu0"}
+        resident = {
+            r for move in log.moves if move.end_s < back.start_s for r in move.requests if move.target == "gpu0"
+        }
         assert any(finished[request] > back.end_s for request in resident)
 
 
