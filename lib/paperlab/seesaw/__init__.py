@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 # What loads pandas, scipy or torch is loaded at first use: worker processes import this package too.
 _LATE = {
-    "Node": "hardware", "node": "hardware", "Plan": "search", "plan": "search", "Run": "simulation", "run": "simulation",
-    "workload": "workloads", "ReshardingEngine": "engine",
+    "Node": "hardware", "node": "hardware", "Plan": "search", "plan": "search", "Run": "simulation",
+    "run": "simulation", "workload": "workloads", "ReshardingEngine": "engine",
 }  # fmt: skip
 
 __all__ = ["Config", "Layout", "Node", "Plan", "ReshardingEngine", "Run", "Shard", "node", "plan", "run", "workload"]

@@ -30,13 +30,17 @@ PCIE_HOP_S = 10e-6  # per message of a ring: an A100 machine with NVLink pairs t
 
 @dataclass(frozen=True)
 class Fit:
-    """What a device reaches: shares of its peaks, elementwise passes, seconds per layer; and mean relative errors."""
+    """What a device reaches: shares of its peaks, elementwise passes, seconds per layer; and relative errors.
+
+    The errors are those of the linear layers: mean over the fitted rows, mean and largest over the others.
+    """
 
     compute_efficiency: float
     memory_efficiency: float
     hidden_passes: float
     ffn_passes: float
-    layer_overhead_s: float
+    linear_overhead_s: float
+    elementwise_overhead_s: float
     fit_error: float
     held_out_error: float
     held_out_worst: float
@@ -64,7 +68,7 @@ def layer_fit(device: str) -> Fit:
     hidden, ffn, launch_s = _elementwise(seen, roofline)
     error = relative_error(unseen, roofline)
     return Fit(
-        roofline.compute_efficiency, roofline.memory_efficiency, hidden, ffn, roofline.overhead_s + launch_s,
+        roofline.compute_efficiency, roofline.memory_efficiency, hidden, ffn, roofline.overhead_s, launch_s,
         found.fit_mean_error, float(error.mean()), float(error.max()),
     )  # fmt: skip
 

@@ -61,15 +61,20 @@ def decode_rate(model: ModelShape, node: Node, gpus: int, prompt: int, output: i
     """Return the best decode throughput with as many sequences as memory holds at their mean length."""
 
     def rate(layout: Layout) -> float:
-        prices, length = Prices(model, layout, node), prompt + output // 2
-        batch = kv_tokens(model, node, layout) // length
-        if batch < 1:
-            return 0.0
-        group = -(-batch // layout.pp)
-        seconds = prices.compute_s(StepShape(0, 0, 0, group, group * length, group))
-        return layout.dp * batch / max(max(seconds) * layout.pp, sum(seconds)) / output
+        return layout.dp / decode_seconds(model, node, layout.replica, prompt, output)
 
     return _best(model, node, gpus, rate)
+
+
+def decode_seconds(model: ModelShape, node: Node, layout: Layout, prompt: int, output: int) -> float:
+    """Return a replica's seconds per request of decoding with its memory full; infinite where no sequence fits."""
+    prices, length = Prices(model, layout, node), prompt + output // 2
+    batch = kv_tokens(model, node, layout) // length
+    if batch < 1:
+        return float("inf")
+    group = -(-batch // layout.pp)
+    seconds = prices.compute_s(StepShape(0, 0, 0, group, group * length, group))
+    return max(max(seconds) * layout.pp, sum(seconds)) * output / batch
 
 
 def splits(model: ModelShape, node: Node, gpus: int, prompt: int, output: int) -> Iterator[Split]:

@@ -13,7 +13,7 @@ from paperlab.seesaw.workloads import workload
 from paperlab.serving.events import EventLog
 
 SIMULATED, ANALYTIC, CPU = "simulated", "analytic", "measured-cpu"
-POLICY_REQUESTS = 60  # of the small runs behind Figs. 2 and 6
+POLICY_REQUESTS = 110  # of the small runs behind Figs. 2 and 6
 
 
 def table_1(config: Config) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def figure_1(config: Config) -> pd.DataFrame:
 
 
 def figure_2(config: Config) -> pd.DataFrame:
-    """Sequences on host and GPUs over time under the three policies: 15B on 4 A10s, 24 GiB of host memory."""
+    """Sequences on host and GPUs over time under the three policies: 34B on 4 A10s, 10 GiB of host memory."""
     logs = _policy_runs(config)
     tables = [mechanism.occupancy(log).assign(policy=name) for name, log in logs.items()]
     return pd.concat(tables, ignore_index=True).assign(evidence=SIMULATED)

@@ -150,6 +150,6 @@ def _reached(label: str, spec: DeviceSpec, fit: Fit, kind: str) -> Node:
         host_Bps=host_Bps,
         hidden_passes=fit.hidden_passes,
         ffn_passes=fit.ffn_passes,
-        layer_overhead_s=fit.layer_overhead_s,
+        layer_overhead_s=fit.linear_overhead_s + fit.elementwise_overhead_s,
         step_overhead_s=calibration.STEP_OVERHEAD_S,
     )

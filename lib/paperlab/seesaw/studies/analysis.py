@@ -196,7 +196,7 @@ def layer_predictions() -> pd.DataFrame:
         table, fit = calibration.layer_times(name), calibration.layer_fit(name)
         compute = table["flops"] / peaks.peak_flops_per_s / fit.compute_efficiency
         memory = table["bytes"] / peaks.bandwidth_Bps / fit.memory_efficiency
-        predicted = pd.concat([compute, memory], axis=1).max(axis=1)
+        predicted = fit.linear_overhead_s + pd.concat([compute, memory], axis=1).max(axis=1)
         frames.append(
             table.assign(
                 predicted_s=predicted, rows=table["model"].map({calibration.FITTED_ON: "fitted"}).fillna("held out")

@@ -17,8 +17,8 @@ from paperlab.serving.timing import Visit
 from paperlab.serving.work import StepShape
 from paperlab.transformer import ModelShape, kv_bytes_per_token, preset
 
-MODEL, DEVICE = "llama3-15b", "A10"
-HOST_GIB = 24.0  # small, so that several cycles show
+MODEL, DEVICE = "codellama-34b", "A10"
+HOST_GIB = 10.0  # small, so that several cycles show
 TWO_LAYERS = ModelShape(
     name="two layers", layers=2, hidden=64, heads=4, kv_heads=4, ffn=128, vocab=64, max_positions=64, mlp="gated",
     norm="rmsnorm", position="rope",
@@ -28,7 +28,7 @@ TWO_LAYERS = ModelShape(
 def policy_run(
     policy: str, requests: int, seed: int, host_GiB: float = HOST_GIB, heard: list[Visit] | None = None
 ) -> EventLog:
-    """Return a run of one re-sharding policy: 15B on 4 A10s, P4 to T4, with little host memory."""
+    """Return a run of one re-sharding policy: 34B on 4 A10s, P4 to T4, with little host memory."""
     run = Run(
         preset(MODEL), node(DEVICE), Layout.parse("P4"), Layout.parse("T4"), policy=policy,
         host_kv_bytes=host_GiB * 2**30, heard=heard.append if heard is not None else None,
@@ -134,7 +134,7 @@ def timeline(seed: int, requests: int = 14, window_s: float = 30.0) -> pd.DataFr
     rows = []
     for visit in heard:
         place = f"host link {visit.stage}" if visit.kind == "swap-out" else f"stage {visit.stage}"
-        if visit.kind == "decode":
+        if visit.kind in ("decode", "load"):
             place = "all GPUs"
         rows.append((place, visit.kind, visit.start_s, visit.end_s))
     rows += [("prefetcher", "swap-in", move.start_s, move.end_s) for move in log.moves if move.target.startswith("gpu")]
