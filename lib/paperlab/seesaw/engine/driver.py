@@ -19,7 +19,7 @@ from paperlab.serving.events import EventLog
 from paperlab.serving.policy import Policy
 from paperlab.serving.request import Request, Sequence
 from paperlab.serving.simulator import Stalled
-from paperlab.serving.work import Compute, Copy, Decision
+from paperlab.serving.work import Compute, Copy, Decision, StepShape
 
 
 @dataclass
@@ -32,13 +32,27 @@ class Pending:
 
 
 @dataclass
+class MicroBatch:
+    """One iteration as the driver saw it: the layout it ran in, its shape, and when it began and ended."""
+
+    layout: str
+    shape: StepShape
+    begun_s: float
+    ended_s: float = 0.0
+
+
+@dataclass
 class Record:
-    """What the ranks did in one run: spans in the order of their reports, counts by rank, the run's first moment."""
+    """What the ranks did in one run: spans in the order of their reports, and counts by rank.
+
+    `origin_s` is the run's first moment; `micro_batches` are by job.
+    """
 
     origin_s: float = 0.0
     spans: list[Span] = field(default_factory=list)
     counts: dict[int, Counter[str]] = field(default_factory=dict)
     peak_weight_bytes: dict[int, int] = field(default_factory=dict)
+    micro_batches: dict[int, MicroBatch] = field(default_factory=dict)
 
     def add(self, report: Report) -> None:
         """Take a report in."""
@@ -124,9 +138,11 @@ class Driver:
         else:
             device = self.cluster.lanes[lane].resource
             if isinstance(work, Compute):
-                kind = job.shape.kind if job.shape else ""
+                assert job.shape is not None
+                layout, begun_s = self.cluster.configurations[device], time.perf_counter()
+                self.record.micro_batches[number] = MicroBatch(layout, job.shape, begun_s)
                 chunks = tuple(self._chunk(*chunk) for chunk in work.chunks)
-                ranks = self._send(device, Forward(number, kind, chunks, work.target is not None))
+                ranks = self._send(device, Forward(number, job.shape.kind, chunks, work.target is not None))
                 names = ["compute", "written"] if work.target else ["compute"]
             else:
                 ranks, names = self._send(device, Load(number, work.target)), ["loaded"]
@@ -156,6 +172,8 @@ class Driver:
         if pending.missing:
             return
         del self._pending[report.job]
+        if report.job in self.record.micro_batches:
+            self.record.micro_batches[report.job].ended_s = time.perf_counter()
         self.cluster.now_s = self._now_s()
         for request, token in pending.emitted.items():
             self.tokens[request].append(token)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from paperlab.seesaw.engine.driver import Driver, Record
@@ -28,6 +29,7 @@ from paperlab.serving.events import EventLog
 from paperlab.serving.policy import Policy, make_policy
 from paperlab.serving.request import Request
 from paperlab.serving.simulator import Stalled
+from paperlab.serving.workload import Workload
 from paperlab.transformer import ModelShape
 from paperlab.transformer.model import Decoder
 
@@ -104,11 +106,26 @@ class ReshardingEngine:
             raise ValueError("max_new_tokens is above 1; copies='none' keeps no keys and values, so only 1 can come")
         requests = [Request(index, 0.0, len(ids[index]), lengths[index]) for index in range(len(ids))]
         tokens = {index: list(prompt) for index, prompt in enumerate(ids)}
-        self._serve(requests, tokens)
+        self._serve(requests, tokens, self.stop_tokens)
         stopped = {
             index for index in tokens if tokens[index][-1] in self.stop_tokens and len(tokens[index]) > len(ids[index])
         }
         return completions(ids, tokens, stopped, self.log, self.tokenizer)
+
+    def serve(self, workload: Workload) -> EventLog:
+        """Serve a workload whose requests are all there at once, with random prompts of its lengths; returns the log.
+
+        Outputs have the workload's lengths, whatever tokens come.
+        """
+        if late := [request for request in workload.requests if request.arrival_s]:
+            raise ValueError(f"{workload.name}: request {late[0].request_id} arrives later; give arrivals='at_once'")
+        draw = np.random.default_rng(self.options.seed)
+        tokens = {
+            request.request_id: draw.integers(0, self.shape.vocab, request.prompt_tokens).tolist()
+            for request in workload.requests
+        }
+        self._serve(list(workload.requests), tokens, ())
+        return self.log
 
     def trace(self) -> Trace:
         """Return what the ranks did in the last run."""
@@ -194,7 +211,7 @@ class ReshardingEngine:
             raise ValueError(f"{name} is {nbytes}; one block of {self.options.block_size} tokens takes {block} bytes")
         return nbytes // block
 
-    def _serve(self, requests: list[Request], tokens: dict[int, list[int]]) -> None:
+    def _serve(self, requests: list[Request], tokens: dict[int, list[int]], stop_tokens: Sequence[int]) -> None:
         """Serve `requests` with a fresh cluster and policy; `tokens` grow."""
         if self._memory is None or not self.pool.open:
             raise RankError("the engine is closed; make a new one")
@@ -203,8 +220,8 @@ class ReshardingEngine:
         cluster = build_cluster(
             policy, self.device_blocks, self.host_blocks, self.options.block_size, self.shape.max_positions, self.log
         )
-        stops = frozenset(self.stop_tokens)
-        driver = Driver(policy, cluster, self.pool, self.layouts[0].replica_ranks, tokens, stops)
+        ranks = self.layouts[0].replica_ranks
+        driver = Driver(policy, cluster, self.pool, ranks, tokens, frozenset(stop_tokens))
         try:
             driver.run(requests, self._loaded)
         except Stalled:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paperlab.lab.files import write_atomic
 from paperlab.seesaw.engine.driver import Record
 from paperlab.seesaw.engine.messages import Span
+from paperlab.seesaw.layout import Layout
 from paperlab.serving.events import EventLog
+from paperlab.serving.work import StepShape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +35,45 @@ class Trace:
     def __init__(self, log: EventLog, record: Record) -> None:
         self.log, self._record = log, record
 
+    @property
+    def spans(self) -> list[Span]:
+        """Everything that was recorded, in the order of the ranks' reports."""
+        return self._record.spans
+
+    def stage_times(self) -> Iterator[tuple[str, int, StepShape, float]]:
+        """Yield layout, stage, shape and seconds of each micro-batch at each stage: its slowest rank's."""
+        longest: dict[tuple[int, int], float] = {}
+        for span in self.spans:
+            if span.job in self._record.micro_batches and span.kind in ("prefill", "decode", "mixed"):
+                layout = Layout.parse(self._record.micro_batches[span.job].layout)
+                key = span.job, span.rank % layout.replica_ranks // layout.tp
+                longest[key] = max(longest.get(key, 0.0), span.end_s - span.start_s)
+        for (job, stage), seconds in longest.items():
+            batch = self._record.micro_batches[job]
+            yield batch.layout, stage, batch.shape, seconds
+
+    def beyond_stages(self) -> list[float]:
+        """Return the seconds that micro-batches took beyond their stages', where no other was under way."""
+        batches = self._record.micro_batches
+        inside = dict.fromkeys(batches, 0.0)
+        for span in self.spans:
+            if span.job in inside and span.rank == 0 and span.lane == "compute":
+                inside[span.job] += span.end_s - span.start_s
+        ordered = sorted(batches.items(), key=lambda item: item[1].begun_s)
+        found = []
+        for before, (job, batch), after in zip([None, *ordered], ordered, [*ordered[1:], None], strict=False):
+            alone = (before is None or before[1].ended_s <= batch.begun_s) and (
+                after is None or after[1].begun_s >= batch.ended_s
+            )
+            if alone and Layout.parse(batch.layout).pp == 1 and batch.shape.kind == "decode":
+                found.append(batch.ended_s - batch.begun_s - inside[job])
+        return found
+
     def table(self) -> pd.DataFrame:
         """Return one row per span, by start: the fields of `messages.Span`."""
         import pandas as pd
 
-        table = pd.DataFrame(self._record.spans, columns=list(Span._fields))
+        table = pd.DataFrame(self.spans, columns=list(Span._fields))
         for name in ("start_s", "end_s"):
             table[name] -= self._record.origin_s
         return table.sort_values(["start_s", "rank", "lane"], ignore_index=True)
@@ -55,7 +92,7 @@ class Trace:
         """Return one row per re-sharding: replica, source and target layout, times, and the bytes of all its ranks."""
         import pandas as pd
 
-        loads = [span for span in self._record.spans if span.kind == "load"]
+        loads = [span for span in self.spans if span.kind == "load"]
         rows = []
         for switch in self.log.switches:
             start_s, end_s = switch.start_s + self._record.origin_s, switch.end_s + self._record.origin_s
@@ -65,24 +102,20 @@ class Trace:
         return pd.DataFrame(rows, columns=["device", "source", "target", "start_s", "end_s", "weight_bytes"])
 
     def phases(self) -> pd.DataFrame:
-        """Return one row per phase of the first replica, re-shardings among them: kind, start_s, end_s, steps, tokens.
+        """Return one row per phase of the first replica: kind, start_s, end_s, steps, tokens.
 
-        A phase lasts from the end of one re-sharding to the start of the next.
+        A phase is a run of steps of one kind (prefill, decode, mixed), or a re-sharding (load). What no phase covers
+        is neither computation nor loading: copies that nothing hides, and the driver.
         """
         import pandas as pd
 
-        switches = [switch for switch in self.log.switches if switch.lane.startswith("gpu0.")]
-        steps = [step for step in self.log.steps if step.lane.startswith("gpu0.")]
-        edges = [0.0, *(edge for switch in switches for edge in (switch.start_s, switch.end_s)), self.log.end_s]
+        own = [(s.start_s, s.end_s, s.shape.kind, s.shape.tokens) for s in self.log.steps if s.lane.startswith("gpu0.")]
+        own += [(s.start_s, s.end_s, "load", 0) for s in self.log.switches if s.lane.startswith("gpu0.")]
         rows: list[tuple[Any, ...]] = []
-        for index, (start_s, end_s) in enumerate(pairwise(edges)):
-            if index % 2:
-                rows.append(("load", start_s, end_s, 0, 0))
-                continue
-            inside = [step for step in steps if start_s <= step.start_s <= end_s]
-            kinds = {step.shape.kind for step in inside}
-            kind = kinds.pop() if len(kinds) == 1 else "mixed"
-            rows.append((kind, start_s, end_s, len(inside), sum(step.shape.tokens for step in inside)))
+        for kind, group in groupby(sorted(own), key=lambda item: item[2]):
+            items = list(group)
+            start_s, end_s = items[0][0], max(item[1] for item in items)
+            rows.append((kind, start_s, end_s, 0 if kind == "load" else len(items), sum(item[3] for item in items)))
         return pd.DataFrame(rows, columns=["kind", "start_s", "end_s", "steps", "tokens"])
 
     def draw(self, axes: Axes, start_s: float = 0.0, end_s: float | None = None) -> None:
