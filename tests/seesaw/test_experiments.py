@@ -9,9 +9,10 @@ import pytest
 from matplotlib import pyplot as plt
 
 from paperlab.lab.claims import all_claims
-from paperlab.seesaw import Config, experiments, findings, plots
+from paperlab.seesaw import Config, experiments, findings, plots, run, workload
+from paperlab.seesaw.estimate import estimate_s
 from paperlab.seesaw.studies import mechanism, sweeps
-from paperlab.seesaw.studies.end_to_end import Cell, best_runs, sensitivity, speedups
+from paperlab.seesaw.studies.end_to_end import VARIANTS, Cell, best_runs, sensitivity, speedups, varied
 from paperlab.seesaw.studies.published import LABELS
 from paperlab.serving.events import EventLog, Step
 from paperlab.serving.work import StepShape
@@ -122,8 +123,20 @@ def test_speedups_are_over_the_static_run_of_the_same_cell():
     assert table["speedup"].iloc[1] == pytest.approx(static["makespan_s"] / pair["makespan_s"])
     assert speedups(table).set_index("device").loc["all"].geometric_mean == pytest.approx(table["speedup"].iloc[1])
     assert (table["fraction_of_bound"] < 1).all()
-    slow = sensitivity([cell], 1).query("device == 'all'").set_index("variant").geometric_mean
-    assert slow["all-reduce at a quarter of the rate"] > slow["as calibrated"] > slow["all-reduce at twice the rate"]
+
+
+def test_every_variant_changes_what_its_name_says():
+    on = experiments.end_to_end.node("a10")
+    work = workload("arxiv", 12)
+    layouts = {
+        text: run("llama3-15b", varied(on, "all-reduce at a quarter of the rate"), text) for text in ("T4", "P4")
+    }
+    assert estimate_s(layouts["T4"], work.requests) > 1.2 * estimate_s(run("llama3-15b", on, "T4"), work.requests)
+    assert estimate_s(layouts["P4"], work.requests) == estimate_s(run("llama3-15b", on, "P4"), work.requests)
+    for variant in VARIANTS:
+        assert (varied(on, variant) == on) == (variant == "as calibrated"), variant
+    table = sensitivity([Cell("llama3-15b", on, 4, "arxiv", 6, 0, 1)], 1)
+    assert list(table["variant"].unique()) == list(VARIANTS)
 
 
 def test_occupancy_ends_empty_and_never_falls_below():
