@@ -53,7 +53,7 @@ def test_keys_and_values_cross_from_any_layout_to_any_other(written, read, lengt
     for shard in read.shards(TINY):
         device = device_store(shard, 12, BLOCK, torch.float32, CPU)
         target = torch.randperm(12, generator=draw).tolist()[: len(order)]
-        CpuTransfers().into(store.part(shard), order, *tokens_of(device), block_slots(target, BLOCK, CPU))
+        CpuTransfers().blocks_in(store.part(shard), order, device, target)
         for start, length, first in zip(starts, lengths, [sum(counts[:i]) for i in range(len(counts))], strict=True):
             slots = block_slots(target[first : first + -(-length // BLOCK)], BLOCK, CPU).flatten()[:length]
             for index, tensor in enumerate(tokens_of(device)):

@@ -58,9 +58,9 @@ class Communicators:
 class Links:
     """One rank's neighbors in one layout: its tensor-parallel group, and the stages before and behind.
 
-    counts: all_reduce, all_reduce_bytes, all_gather, sent, sent_bytes. network_s: seconds within collectives, waiting
-    for slower ranks included. bus_Bps: bus rate of an emulated link: an all-reduce then takes at least the time of a
-    ring over it.
+    counts: all_reduce, all_reduce_bytes, all_gather, sent, sent_bytes. network_s: seconds within all-reduces, waiting
+    for slower ranks included; 0 with NCCL, whose collectives run on streams of their own. bus_Bps: bus rate of an
+    emulated link: an all-reduce then takes at least the time of a ring over it.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Links:
     ) -> None:
         """`first` is the first rank of the replica."""
         self._via_host, self._bus_Bps, self.size = communicators.via_host, bus_Bps, layout.tp
+        self._timed = communicators.device.type == "cpu" or communicators.via_host
         self._group = communicators.group(first + shard.stage * layout.tp, layout.tp)
         rank = first + shard.rank
         self._before, self._behind = rank - layout.tp, rank + layout.tp
@@ -87,7 +88,8 @@ class Links:
         if self._bus_Bps:
             ring_s = 2 * (self.size - 1) / self.size * x.nbytes / self._bus_Bps
             time.sleep(max(0.0, begin_s + ring_s - time.perf_counter()))
-        self.network_s += time.perf_counter() - begin_s
+        if self._timed:
+            self.network_s += time.perf_counter() - begin_s
         self.counts["all_reduce"] += 1
         self.counts["all_reduce_bytes"] += x.nbytes
         return x

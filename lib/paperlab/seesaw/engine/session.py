@@ -13,7 +13,7 @@ from paperlab.seesaw.engine.communicators import Communicators, Links
 from paperlab.seesaw.engine.messages import ChunkOrder, Forward, Load, Report, Span, Swap
 from paperlab.seesaw.engine.shard_model import ShardModel
 from paperlab.seesaw.engine.shared import map_shared
-from paperlab.seesaw.engine.tiers import HostStore, block_slots, device_store, tokens_of
+from paperlab.seesaw.engine.tiers import HostStore, device_store
 from paperlab.seesaw.engine.transfers import EmulatedLink, transfers
 from paperlab.seesaw.engine.weights import HostWeights, WeightMemory, host_bytes
 from paperlab.seesaw.engine.write_through import Copies, Writer, WriteThrough
@@ -144,9 +144,8 @@ class Session:
         """Bring a sequence's blocks from the host's store to the device."""
         assert self.store is not None
         begin_s = time.perf_counter()
-        part, (keys, values) = self.host.part(self._decoding), tokens_of(self.store)
-        slots = block_slots(order.device_blocks, self.store.block_size, self.device)
-        self.transfers.into(part, order.host_blocks, keys, values, slots)
+        part = self.host.part(self._decoding)
+        self.transfers.blocks_in(part, order.host_blocks, self.store, order.device_blocks)
         nbytes = len(order.host_blocks) * part[0].nbytes
         self._links["in"].pay(nbytes, begin_s)
         self._copied(order.job, "in", begin_s, nbytes)
@@ -155,12 +154,12 @@ class Session:
         """Bring a resident sequence's blocks back to the host's store; ranks with the same heads share the work."""
         assert self.store is not None
         begin_s = time.perf_counter()
-        part, (keys, values) = self.host.part(self._decoding), tokens_of(self.store)
+        part = self.host.part(self._decoding)
         place, copies = shared_heads(self._decoding)
         blocks, nbytes = order.host_blocks[place::copies], 0
         if blocks:
-            slots = block_slots(order.device_blocks[place::copies], self.store.block_size, self.device)
-            part.index_copy_(0, torch.tensor(blocks), self.transfers.out(keys, values, slots)())
+            slab = self.transfers.blocks_out(self.store, order.device_blocks[place::copies])
+            part.index_copy_(0, torch.tensor(blocks), slab)
             nbytes = len(blocks) * part[0].nbytes
         self._links["out"].pay(nbytes, begin_s)
         self._copied(order.job, "out", begin_s, nbytes)

@@ -16,47 +16,56 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from paperlab.seesaw.engine.tiers import pack, unpack
+from paperlab.seesaw.engine.tiers import block_slots, pack, tokens_of, unpack
+from paperlab.serving.engine.memory import KvStore
 
 
 class Transfers(Protocol):
     """Copies between paged device memory and slabs on the host; see `tiers` for the shapes."""
 
-    def out(self, keys_LTGD: Tensor, values_LTGD: Tensor, slots_MS: Tensor) -> Callable[[], Tensor]:
-        """Start to bring tokens to the host; the result waits for their slab, M L 2 G S D."""
+    def rows_out(self, keys_LTGD: Tensor, values_LTGD: Tensor, slots_MS: Tensor) -> Callable[[], Tensor]:
+        """Start to bring what the caller has just computed to the host; the result waits for its slab, M L 2 G S D."""
 
-    def into(self, part_BL2GSD: Tensor, blocks: list[int], keys: Tensor, values: Tensor, slots_MS: Tensor) -> None:
-        """Bring `blocks` of a host store's part to `slots_MS` of the device, and wait until they are there."""
+    def blocks_out(self, store: KvStore, blocks: list[int]) -> Tensor:
+        """Return the slab of a store's blocks, on the host; nobody may be writing them."""
+
+    def blocks_in(self, part_BL2GSD: Tensor, host_blocks: list[int], store: KvStore, blocks: list[int]) -> None:
+        """Bring blocks of a host store's part to a store's blocks, and wait until they are there."""
 
 
 class CpuTransfers:
     """Device and host are the same memory; packing takes place in the copying thread."""
 
-    def out(self, keys_LTGD: Tensor, values_LTGD: Tensor, slots_MS: Tensor) -> Callable[[], Tensor]:
+    def rows_out(self, keys_LTGD: Tensor, values_LTGD: Tensor, slots_MS: Tensor) -> Callable[[], Tensor]:
         """Return what packs the tokens."""
         return partial(pack, keys_LTGD, values_LTGD, slots_MS)
 
-    def into(self, part_BL2GSD: Tensor, blocks: list[int], keys: Tensor, values: Tensor, slots_MS: Tensor) -> None:
+    def blocks_out(self, store: KvStore, blocks: list[int]) -> Tensor:
+        """Pack the blocks."""
+        return pack(*tokens_of(store), block_slots(blocks, store.block_size, store.device))
+
+    def blocks_in(self, part_BL2GSD: Tensor, host_blocks: list[int], store: KvStore, blocks: list[int]) -> None:
         """Unpack the blocks."""
-        unpack(part_BL2GSD[torch.tensor(blocks)], keys, values, slots_MS)
+        slots = block_slots(blocks, store.block_size, store.device)
+        unpack(part_BL2GSD[torch.tensor(host_blocks)], *tokens_of(store), slots)
 
 
 class CudaTransfers:
-    """One side stream per direction; pinned slabs come from torch's caching host allocator."""
+    """One side stream per direction; pinned slabs come from torch's caching host allocator.
+
+    Whole blocks are never touched by a computation under way, so their copies wait for none: everything that they need
+    is made on the side stream itself.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._out, self._in = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
-    def out(self, keys_LTGD: Tensor, values_LTGD: Tensor, slots_MS: Tensor) -> Callable[[], Tensor]:
-        """Pack and send to pinned memory behind what the current stream holds; return what waits for it."""
+    def rows_out(self, keys_LTGD: Tensor, values_LTGD: Tensor, slots_MS: Tensor) -> Callable[[], Tensor]:
+        """Pack and send to pinned memory behind what the current stream holds by now; return what waits for it."""
         self._out.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._out):
-            packed = pack(keys_LTGD, values_LTGD, slots_MS)
-            host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
-            host.copy_(packed, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
+            host, arrived = self._to_pinned(pack(keys_LTGD, values_LTGD, slots_MS))
         for tensor in (keys_LTGD, values_LTGD, slots_MS):
             tensor.record_stream(self._out)  # or their memory might be handed on while this stream still reads it
 
@@ -66,15 +75,30 @@ class CudaTransfers:
 
         return wait
 
-    def into(self, part_BL2GSD: Tensor, blocks: list[int], keys: Tensor, values: Tensor, slots_MS: Tensor) -> None:
+    def blocks_out(self, store: KvStore, blocks: list[int]) -> Tensor:
+        """Pack, send to pinned memory, and wait."""
+        with torch.cuda.device(self.device), torch.cuda.stream(self._out):
+            slots = block_slots(blocks, store.block_size, self.device)
+            host, arrived = self._to_pinned(pack(*tokens_of(store), slots))
+            arrived.synchronize()
+        return host
+
+    def blocks_in(self, part_BL2GSD: Tensor, host_blocks: list[int], store: KvStore, blocks: list[int]) -> None:
         """Gather into pinned memory, send, unpack, and wait."""
-        host = torch.empty((len(blocks), *part_BL2GSD.shape[1:]), dtype=part_BL2GSD.dtype, pin_memory=True)
-        torch.index_select(part_BL2GSD, 0, torch.tensor(blocks), out=host)
-        self._in.wait_stream(torch.cuda.current_stream(self.device))
+        host = torch.empty((len(host_blocks), *part_BL2GSD.shape[1:]), dtype=part_BL2GSD.dtype, pin_memory=True)
+        torch.index_select(part_BL2GSD, 0, torch.tensor(host_blocks), out=host)
         with torch.cuda.device(self.device), torch.cuda.stream(self._in):
-            unpack(host.to(self.device, non_blocking=True), keys, values, slots_MS)
-            slots_MS.record_stream(self._in)
+            slots = block_slots(blocks, store.block_size, self.device)
+            unpack(host.to(self.device, non_blocking=True), *tokens_of(store), slots)
             self._in.synchronize()
+
+    @staticmethod
+    def _to_pinned(packed: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+        host.copy_(packed, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return host, arrived
 
 
 def transfers(device: torch.device) -> Transfers:

@@ -134,7 +134,7 @@ class WriteThrough:
         if self._blocks and self._writer.copies != "none":
             target = self._part[:, layer]
             nbytes = len(self._blocks) * target[0].nbytes
-            slab = self._writer.transfers.out(k_1NGD, v_1NGD, self._slots_MS)
+            slab = self._writer.transfers.rows_out(k_1NGD, v_1NGD, self._slots_MS)
             self._writer.push(LayerCopy(self._job, layer, slab, target, self._blocks, nbytes))
         mixed = [causal_attention(layer, *(x[:, rows] for x in (q_1NAD, k_1NGD, v_1NGD))) for rows in self._spans]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)

@@ -148,8 +148,8 @@ def _engine(
     pool: RankPool, pair: Pair, work: Workload, host_share: float, model: ModelShape = SMALL, **options: Any
 ) -> ReshardingEngine:
     tier = host_bytes(work, host_share, model)
-    options = {"limits": LIMITS, "host_kv_bytes": tier, "prefetch_in_prefill": False} | options
-    return ReshardingEngine(model, *pair, pool=pool, **options)
+    chosen: dict[str, Any] = {"limits": LIMITS, "host_kv_bytes": tier, "prefetch_in_prefill": False} | options
+    return ReshardingEngine(model, *pair, pool=pool, **chosen)
 
 
 def about(trace: Trace) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def overlap(
     """Prefill in three ways, in turns; in each round copies take `share` of the computation measured in that round.
 
     Returns:
-        One row per round and arm: copies, makespan_s, ratio (to the same round's `none`), compute_s and copy_s of the
-        busiest rank, host_link_Bps (emulated; 0: no copies).
+        One row per round and arm: copies, makespan_s, ratio (to the same round's `none`), compute_s (with
+        collectives) and copy_s of the busiest rank, host_link_Bps (emulated; 0: no copies).
     """
     work = workload(fixed(TOKENS, 1), requests=prompts, arrivals="at_once")
     decoder = Decoder(model).initialize(0).requires_grad_(False)
@@ -59,7 +59,7 @@ def _prefill(
     ) as engine:
         log = engine.serve(work)
     table = engine.trace().table()
-    seconds = (table.end_s - table.start_s - table.network_s).groupby([table.kind, table["rank"]]).sum()
+    seconds = (table.end_s - table.start_s).groupby([table.kind, table["rank"]]).sum()
     busiest = seconds.groupby("kind").max()
     return {
         "copies": copies, "makespan_s": log.end_s, "compute_s": busiest["prefill"],

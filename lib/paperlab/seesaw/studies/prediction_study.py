@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def _workload(source: LengthSource, requests: int, seed: int) -> Workload:
 
 
 def _serve(pool: RankPool, case: Case, model: ModelShape) -> Trace:
-    options = {"host_kv_bytes": host_bytes(case.work, HOST_SHARE, model), "prefetch_in_prefill": False}
+    options: dict[str, Any] = {"host_kv_bytes": host_bytes(case.work, HOST_SHARE, model), "prefetch_in_prefill": False}
     with ReshardingEngine(model, *case.pair, pool=pool, limits=LIMITS, **options) as engine:
         engine.serve(case.work)
         return engine.trace()
