@@ -1,5 +1,9 @@
 """The Triton kernel moves what the torch path moves, in both directions; interpreted where there is no GPU."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -39,3 +43,31 @@ def test_rows_past_the_end_are_not_touched(device):
     assert (packed[1, :, :, :, 1:] == 7.0).all()
     assert torch.equal(packed[2, 0, 0, :, 1], keys[0, 6])
     assert torch.equal(packed[1, 0, 1, :, 0], values[0, 4])
+
+
+BUILD = """
+import sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from paperlab.seesaw.engine.kernels import LAUNCH_OPTIONS, _move
+
+names = ("k_ptr", "v_ptr", "packed_ptr", "slots_ptr", "layer_stride", "S", "L", "G")
+types = ("*bf16", "*bf16", "*bf16", "*i64", "i64", "i32", "i32", "i32")
+for pack in (True, False):
+    source = ASTSource(
+        _move, signature=dict(zip(names, types)) | dict.fromkeys(("D", "TOKENS", "WIDTH", "PACK"), "constexpr"),
+        constexprs={"D": 128, "TOKENS": 16, "WIDTH": 128, "PACK": pack},
+    )
+    built = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options=LAUNCH_OPTIONS)
+    assert built.asm["cubin"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 89, 90])
+def test_the_kernel_compiles_for_gpus_that_are_not_here(capability):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(capability)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr

@@ -147,7 +147,9 @@ def simulate(policy: Policy, model: ModelShape, rates: MeasuredRates, like: Even
         else:
             rate = rates.swap_in_Bps if lane.name.endswith("in") else rates.swap_out_Bps
             timings[lane.resource] = HostLink(part, rate, rates.dispatch_s)
-    return Simulator(policy, cluster, timings).run(work.requests)
+    for request in work.requests:  # all are there before the first decision, as in the engine
+        cluster.arrive(request)
+    return Simulator(policy, cluster, timings).run(())
 
 
 def _dispatch_s(traces: Sequence[Trace]) -> float:

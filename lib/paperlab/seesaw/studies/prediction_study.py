@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from paperlab.seesaw.engine import RankPool, ReshardingEngine
+from paperlab.seesaw.engine import RankPool
 from paperlab.seesaw.engine.measured_prices import MeasuredRates, fit, simulate
 from paperlab.seesaw.engine.trace import Trace
-from paperlab.seesaw.studies.engine_study import LIMITS, SMALL, Pair, about, host_bytes, pairs
+from paperlab.seesaw.studies.engine_study import LIMITS, SMALL, Way, about, pairs, serve
 from paperlab.serving import Workload, make_policy, uniform, workload
 from paperlab.serving.lengths import LengthSource
 from paperlab.transformer import ModelShape
@@ -26,9 +26,9 @@ HOST_SHARE = 0.5  # of the prompts' keys and values: two cycles or more
 
 
 class Case(NamedTuple):
-    """A pair of layouts and a workload."""
+    """A way to serve, and a workload."""
 
-    pair: Pair
+    way: Way
     work: Workload
 
 
@@ -45,11 +45,12 @@ def prediction(
     In each round the runs to calibrate on and those to predict take turns, so both see the same machine.
 
     Returns:
-        One row per pair and workload that the calibration has not seen: measured_s (median of the rounds),
+        One row per way and workload that the calibration has not seen: measured_s (median of the rounds),
         simulated_s, error (simulated / measured - 1), transitions of both, and the fit's mean error.
     """
-    seen = [Case(pair, _workload(SEEN, requests, seed)) for pair in pairs(pool.ranks, model)]
-    unseen = [Case(pair, _workload(source, requests, seed + 1)) for source in sources for pair in pairs(pool.ranks)]
+    ways = pairs(pool.ranks, model)
+    seen = [Case(way, _workload(SEEN, requests, seed)) for way in ways]
+    unseen = [Case(way, _workload(source, requests, seed + 1)) for source in sources for way in ways]
     training: list[Trace] = []
     measured: list[list[Trace]] = [[] for _ in unseen]
     for round_number in range(-1, rounds):  # the first round warms up
@@ -73,12 +74,12 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
 
 def _row(case: Case, found: list[Trace], rates: MeasuredRates, model: ModelShape) -> dict[str, object]:
     log = found[-1].log
-    prefill, decode = case.pair
-    policy = make_policy("seesaw", limits=LIMITS, prefill=prefill, decode=decode, prefetch_in_prefill=False)
+    prefill, decode, name = case.way
+    policy = make_policy(name, limits=LIMITS, prefill=prefill, decode=decode, prefetch_in_prefill=False)
     predicted = simulate(policy, model, rates, log, case.work)
     measured_s = float(np.median([trace.log.end_s for trace in found]))
     return {
-        "layout": log.about["layout"], "workload": case.work.name, "measured_s": measured_s,
+        "way": case.way.label, "workload": case.work.name, "measured_s": measured_s,
         "simulated_s": predicted.end_s, "error": predicted.end_s / measured_s - 1,
         "transitions": len(log.switches), "simulated_transitions": len(predicted.switches),
         "fit_error": rates.fit_error,
@@ -90,7 +91,4 @@ def _workload(source: LengthSource, requests: int, seed: int) -> Workload:
 
 
 def _serve(pool: RankPool, case: Case, model: ModelShape) -> Trace:
-    options: dict[str, Any] = {"host_kv_bytes": host_bytes(case.work, HOST_SHARE, model), "prefetch_in_prefill": False}
-    with ReshardingEngine(model, *case.pair, pool=pool, limits=LIMITS, **options) as engine:
-        engine.serve(case.work)
-        return engine.trace()
+    return serve(pool, case.work, case.way, HOST_SHARE, model)
