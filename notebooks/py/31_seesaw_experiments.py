@@ -349,10 +349,11 @@ print(found.explain())
 #
 # ## Summary
 #
-# | question | answer, simulated |
+# | question | answer, simulated, with the paper's numbers of requests |
 # |---|---|
-# | do the phases want opposite layouts over PCIe? | yes, in every cell: PP for prefill, TP or a mix for decode |
-# | how much does re-sharding gain? | see `speedups`; against a baseline without host overheads, less than the paper reports on A10 |
-# | does the A10 gain more than the L4? | no: the L4's weaker memory makes it gain as much or more (contested claim) |
-# | how much host memory does it take? | a few tens of GiB keep almost all of the gain |
-# | what would change the picture? | the rate of all-reduces over PCIe: at half of it, gains approach the paper's |
+# | do the phases want opposite layouts over PCIe? | yes: PP for prefill in all twelve cells; for decode TP, or a mix where batches are large (ShareGPT) |
+# | how much does re-sharding gain? | 1.03 to 1.47 times the best static layout, 1.19 in the geometric mean; the paper reports 1.36 over vLLM |
+# | why less than the paper? | the baseline here has no host overheads to speak of and every chunk size; all-reduces at half the rate would widen the gap |
+# | does the A10 gain more than the L4? | no: 1.18 against 1.20; the claim does not follow from Table 1 (contested) |
+# | for which outputs? | all, but for one token, where it equals PP8; the static optimum moves from PP8 over TP2PP4 to TP4PP2, as in the paper |
+# | up to which link? | from 0.1 to about 1 times PCIe; beyond, plain TP8 wins, not from 50 times on (contested) |

@@ -13,16 +13,16 @@ class Config:
     """
 
     seeds: tuple[int, ...] = (0,)
-    workers: int = 2  # processes of a grid of simulations
-    arxiv_requests: int = 40
-    sharegpt_requests: int = 80
+    workers: int = 1  # processes of a grid of simulations
+    arxiv_requests: int = 24
+    sharegpt_requests: int = 40
     simulate: int = 1  # how many of the best forecasts of either kind each cell simulates
-    devices: tuple[str, ...] = ("A10", "L4")
-    ratio_requests: int = 24  # of Fig. 13's equal requests
+    devices: tuple[str, ...] = ("A10",)
+    ratio_requests: int = 12  # of Fig. 13's equal requests
     ratios: tuple[float, ...] = (0.0, 0.05, 0.3)  # output over input; 0: one token
-    link_requests: int = 40  # of Fig. 14
-    link_factors: tuple[float, ...] = (0.1, 1.0, 50.0)
-    policy_requests: int = 60  # of the ablation
+    link_requests: int = 16  # of Fig. 14
+    link_factors: tuple[float, ...] = (0.1, 50.0)
+    policy_requests: int = 24  # of the ablation
     host_GiB: tuple[float, ...] = (60.0, 8.0)
 
     def __post_init__(self) -> None:

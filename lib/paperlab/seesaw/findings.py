@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -37,7 +37,7 @@ def specification_findings(table: pd.DataFrame) -> Iterator[Found]:
 def breakdown_findings(table: pd.DataFrame) -> Iterator[Found]:
     """Yield what Fig. 1's bars say, from `figure_1`."""
     seconds = table.pivot_table("seconds", ["phase", "tp"], "part")
-    total = seconds.sum(axis=1)
+    total: Any = seconds.sum(axis=1)
     network = seconds["communication"]["prefill"]
     yield Found("SS-090", bool(network.is_monotonic_increasing), "figure_1")
     yield Found(
@@ -52,7 +52,7 @@ def breakdown_findings(table: pd.DataFrame) -> Iterator[Found]:
         "figure_1",
         _times(total["decode", 1], total["decode", 8]),
     )
-    pipeline = seconds.loc[("decode", 1)]
+    pipeline: Any = seconds.loc[("decode", 1)]
     yield Found("SS-093", bool(pipeline["weight transfer"] == pipeline.max()), "figure_1")
 
 
@@ -95,7 +95,7 @@ def length_findings(table: pd.DataFrame) -> Iterator[Found]:
 
 def cell_findings(table: pd.DataFrame) -> Iterator[Found]:
     """Yield the speed-ups and layouts of Fig. 10, from `figure_10`."""
-    rows = speedups(table).set_index("device")
+    rows: Any = speedups(table).set_index("device")
     everywhere = rows.loc["all"]
     yield Found(
         "SS-001", float(everywhere.largest), "speedups", "the baseline has no host time beyond 1 ms per iteration"

@@ -21,6 +21,7 @@ from paperlab.seesaw.sweep_plots import (
     figure_13,
     figure_14,
     figure_15,
+    rows_of,
 )
 
 __all__ = [
@@ -84,7 +85,7 @@ def figure_3(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(2, 2, figsize=(11, 3.8), sharex="row", layout="constrained")
     for row, phase in zip(panels, ("prefill", "decode"), strict=True):
         for axes, layout in zip(row, ("T2", "P2"), strict=True):
-            for item in table[(table.phase == phase) & (table.layout == layout)].itertuples():
+            for item in rows_of(table[(table.phase == phase) & (table.layout == layout)]):
                 span = [(1e3 * item.start_s, 1e3 * (item.end_s - item.start_s))]
                 axes.broken_barh(
                     span, (0.6 - item.gpu, 0.8), facecolor=BARS[item.part], edgecolor="white", linewidth=0.3
@@ -122,7 +123,7 @@ def figure_5(table: pd.DataFrame) -> Figure:
     """A grid of layers x heads for each layout, colored by the GPU that holds it."""
     figure, panels = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
     for axes, layout in zip(panels, table.layout.unique(), strict=True):
-        for row in table[table.layout == layout].itertuples():
+        for row in rows_of(table[table.layout == layout]):
             (low, high), (first, last) = _ends(row.layers), _ends(row.kv_heads)
             color = (BLUE, ORANGE)[row.gpu]
             axes.broken_barh(
@@ -144,7 +145,7 @@ def figure_7(table: pd.DataFrame) -> Figure:
     """The shared store as layers x heads: what each GPU writes and what each reads."""
     figure, panels = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for axes, direction in zip(panels, table.direction.unique(), strict=True):
-        for row in table[table.direction == direction].itertuples():
+        for row in rows_of(table[table.direction == direction]):
             (low, high), (first, last) = _ends(row.layers), _ends(row.kv_heads)
             color = sns.color_palette("colorblind")[row.gpu]
             axes.broken_barh([(first, last - first + 1)], (low, high - low + 1), facecolor=color, edgecolor="white")
@@ -168,7 +169,7 @@ def figure_8(table: pd.DataFrame) -> Figure:
         table.place.unique(), key=lambda place: (not place.startswith("stage"), "prefetcher" in place, place)
     )
     figure, axes = plt.subplots(figsize=(11, 4), layout="constrained")
-    for row in table.itertuples():
+    for row in rows_of(table):
         low = len(places) - 1 - places.index(row.place) - 0.4
         axes.broken_barh(
             [(row.start_s, row.end_s - row.start_s)],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
@@ -9,6 +12,11 @@ from matplotlib.figure import Figure
 
 NAMES = {"llama3-15b": "15B", "codellama-34b": "34B", "llama2-70b": "70B"}
 PHASES = {"prefill": "#0173b2", "mixed": "#cc78bc", "decode": "#de8f05", "other": "#949494"}
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """Yield the table's rows, columns as attributes."""
+    return table.itertuples()
 
 
 def figure_10(table: pd.DataFrame) -> Figure:
@@ -96,7 +104,7 @@ def figure_15(table: pd.DataFrame) -> Figure:
     wide = table.set_index("layout")[list(parts)].fillna(0).rename(columns=parts)
     wide.plot.bar(stacked=True, ax=axes, color=["#029e73", "#0173b2", "#de8f05"], rot=0)
     axes.set(xlabel="", ylabel="decode step per sequence (ms)")
-    for index, row in enumerate(table.itertuples()):
+    for index, row in enumerate(rows_of(table)):
         if row.runs_out_of_memory:
             axes.text(index, 0.02, "out of\nmemory", ha="center", va="bottom", fontsize=8)
     right = axes.twinx()
@@ -112,13 +120,13 @@ def exhibit_policies(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
     ours = table[table.policy == "seesaw"].sort_values("host_GiB")
     axes.plot(ours.host_GiB, ours.over_best, marker="o", label="Seesaw")
-    for row in ours.itertuples():
+    for row in rows_of(ours):
         axes.annotate(
             f"{row.transitions}", (row.host_GiB, row.over_best), textcoords="offset points", xytext=(0, 6), fontsize=8
         )
     for policy, style in (("reshard-prefill-first", "--"), ("reshard-decode-first", ":")):
-        row = table[table.policy == policy].iloc[0]
-        axes.axhline(row.over_best, linestyle=style, color="0.3", label=f"{policy} ({row.transitions} transitions)")
+        other = table[table.policy == policy].iloc[0]
+        axes.axhline(other.over_best, linestyle=style, color="0.3", label=f"{policy} ({other.transitions} transitions)")
     axes.set(xscale="log", xlabel="host memory for the cache (GiB)", ylabel="makespan over the best")
     axes.legend(fontsize=8)
     return figure

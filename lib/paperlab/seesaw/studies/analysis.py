@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -145,9 +146,9 @@ def densities(requests: int, seed: int) -> pd.DataFrame:
     for name in PAPER_REQUESTS:
         drawn = workload(name, requests, seed).requests
         for side in ("prompt", "output"):
-            tokens = pd.Series([getattr(item, f"{side}_tokens") for item in drawn])
-            counts = tokens.floordiv(128).value_counts().sort_index()
-            rows += [(name, side, 128 * index + 64, count / len(tokens) / 128) for index, count in counts.items()]
+            counts = Counter(getattr(item, f"{side}_tokens") // 128 for item in drawn)
+            for index, count in sorted(counts.items()):
+                rows.append((name, side, 128 * index + 64, count / requests / 128))
     return pd.DataFrame(rows, columns=["workload", "side", "tokens", "density"])
 
 

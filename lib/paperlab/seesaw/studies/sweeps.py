@@ -101,12 +101,12 @@ def _ratio_point(point: tuple[float, str, int]) -> tuple[float, int, str, int, f
     return ratio, output, layout, chosen.chunk_tokens, requests / makespan_s
 
 
-def _tuned(model: str, layout: str, work: Workload, **options: object) -> tuple[Run, float]:
+def _tuned(model: str, layout: str, work: Workload) -> tuple[Run, float]:
     """Return the best run of a layout and its makespan; of a static one, with the chunk size of the best forecast."""
     if "→" in layout:
-        chosen = run(model, "A10", layout, **options)
+        chosen = run(model, "A10", layout)
         return chosen, chosen.simulate(work).end_s
-    choices = [run(model, "A10", layout, chunk_tokens=chunk, **options) for chunk in CHUNKS]
+    choices = [run(model, "A10", layout, chunk_tokens=chunk) for chunk in CHUNKS]
     chosen = min(choices, key=lambda item: estimate_s(item, work.requests))
     return chosen, chosen.simulate(work).end_s
 
