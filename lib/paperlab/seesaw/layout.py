@@ -171,6 +171,12 @@ class Shard:
         return 2 * len(self.layers) * len(self.kv_heads) * self.model.head_dim * element_bytes(dtype)
 
 
+def layer_matrices(model: ModelShape) -> int:
+    """Return W, the parameters of one layer's matrices (Table 2)."""
+    attention = model.hidden * (model.q_width + 2 * model.kv_width) + model.q_width * model.hidden
+    return attention + 3 * model.hidden * model.ffn
+
+
 def replica_layouts(model: ModelShape, ranks: int) -> Iterator[Layout]:
     """Yield every (TP, PP) with TP · PP = `ranks` that splits `model`, from P to T."""
     for tp in range(1, ranks + 1):

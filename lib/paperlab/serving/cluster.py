@@ -15,7 +15,6 @@ from paperlab.serving.lanes import Job, Lane
 from paperlab.serving.request import Request, Sequence
 from paperlab.serving.work import Compute, Copy, Decision, Reconfigure, step_shape
 
-
 __all__ = ["Cluster", "Job", "Lane", "by_arrival"]
 
 

@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from paperlab.serving.policy import Limits
 from paperlab.serving.simulator import simulate
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from paperlab.serving.events import EventLog
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,18 @@ def run_cells(cells: Iterable[Cell], workers: int = 1) -> pd.DataFrame:
     """
     import pandas as pd
 
-    todo = list(cells)
+    return pd.concat(spread(_row, cells, workers), ignore_index=True)
+
+
+def spread(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
+    """Return `function` of every item, in their order, over at most `workers` processes that end with this one."""
+    todo = list(items)
     if workers <= 1 or len(todo) == 1:
-        rows = [_row(cell) for cell in todo]
-    else:
-        # Spawned, not forked: the caller may hold threads of torch.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(todo)), context, _end_with, (os.getpid(),)) as pool:
-            rows = list(pool.map(_row, todo, chunksize=max(1, len(todo) // (8 * workers))))
-    return pd.concat(rows, ignore_index=True)
+        return [function(item) for item in todo]
+    # Spawned, not forked: the caller may hold threads of torch.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(todo)), context, _end_with, (os.getpid(),)) as pool:
+        return list(pool.map(function, todo, chunksize=max(1, len(todo) // (8 * workers))))
 
 
 def _end_with(parent: int) -> None:

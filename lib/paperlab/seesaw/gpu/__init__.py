@@ -1,0 +1,1 @@
+"""What `paperlab.seesaw.gpu_evidence` measures on a GPU."""
