@@ -52,7 +52,6 @@ class Border(nn.Module):
     Args:
         spec: the variant.
         channels: C, the size of dimension 1 of the activations.
-        low, high: the represented range in units of the scale, -zero_point and 2^b - 1 - zero_point.
         positions: k² kernel positions; above 1 only with granularity "kernel_pos", where dimension 1 has C·k² entries.
         groups: of the consuming convolution, for `channel_context`.
     """
@@ -60,19 +59,22 @@ class Border(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(
-        self, spec: BorderSpec, channels: int, low: float, high: float, positions: int = 1, groups: int = 1
-    ) -> None:
+    def __init__(self, spec: BorderSpec, channels: int, positions: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.spec, self.channels, self.positions, self.groups = spec, channels, positions, groups
-        self.register_buffer("low", torch.tensor(float(low)))
-        self.register_buffer("high", torch.tensor(float(high)))
+        self.register_buffer("low", torch.tensor(0.0))
+        self.register_buffer("high", torch.tensor(1.0))
         entries = 1 if spec.granularity == "tensor" else channels * positions
-        self.coefficients = nn.Parameter(torch.zeros(spec.degree + 1, entries))
+        self.coefficients = _zeros(spec.degree + 1, entries)
         if spec.fusion == "kernel_weighted":
-            self.position_logits = nn.Parameter(torch.zeros(channels, positions))
+            self.position_logits = _zeros(channels, positions)
         if spec.fusion == "channel_context":
-            self.context_gain = nn.Parameter(torch.zeros(channels))
+            self.context_gain = _zeros(entries)
+
+    def set_range(self, low: Tensor, high: Tensor) -> None:
+        """Take the represented range in units of the scale: -zero_point and 2^b - 1 - zero_point."""
+        self.low.copy_(low)
+        self.high.copy_(high)
 
     def offset(self, u: Tensor) -> Tensor:
         """Return B - ½ for activations `u` in units of the scale, shape (N, C·k², ...), the same shape out."""
@@ -106,3 +108,7 @@ class Border(nn.Module):
             weights = self.position_logits.softmax(1).reshape(1, self.channels, self.positions, 1)
             mean = (patches * weights).sum(2, keepdim=True)
         return mean.expand_as(patches).flatten(1, 2)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(*shape), requires_grad=False)  # a learning loop asks for gradients

@@ -114,7 +114,7 @@ class ActivationQuantizer(nn.Module):
         if ste not in STES:
             raise ValueError(f"ste is {ste!r}; use one of {', '.join(STES)}")
         self.bits, self.ste, self.enabled = check_bits("activation bits", bits), ste, True
-        self.scale = nn.Parameter(torch.tensor(float("nan")))
+        self.scale = nn.Parameter(torch.tensor(float("nan")), requires_grad=False)
         self.register_buffer("zero_point", torch.tensor(0.0))
         self.border: Border | None = None
         self.keep, self.generator = 1.0, None  # QDrop: share of elements that are quantized while learning
@@ -138,9 +138,11 @@ class ActivationQuantizer(nn.Module):
         return self.top - self.zero_point
 
     def set_grid(self, scale: Tensor, zero_point: Tensor) -> None:
-        """Take a scalar scale and zero point."""
+        """Take a scalar scale and zero point; the border's range follows from them."""
         self.scale.data.copy_(scale.reshape(()))
         self.zero_point.copy_(zero_point.reshape(()))
+        if self.border is not None:
+            self.border.set_range(self.low, self.high)
 
     def levels(self, x: Tensor) -> Tensor:
         """Return the integers `code - zero_point` of `x`, its shape, with straight-through gradients."""
