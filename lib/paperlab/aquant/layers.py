@@ -26,6 +26,7 @@ class QuantLayer(nn.Module):
         self.weight_quantizer = WeightQuantizer(bits, weight)
 
     bias: Tensor | None
+    groups: int
 
     @property
     def deployed(self) -> bool:

@@ -6,6 +6,8 @@ ties go to the even integer.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +30,34 @@ def check_bits(name: str, bits: int) -> int:
     return bits
 
 
-def straight_through_round(x: Tensor) -> Tensor:
-    """Return `x` rounded to nearest, ties to even, with the gradient of the identity."""
-    return x + (x.round() - x).detach()
+class RoundToGrid(torch.autograd.Function):
+    """Levels `round(x / scale - offset)` on a grid, with gradients as if rounding were not there.
+
+    With v = x / scale - offset and "inside" as the straight-through estimator defines it, the gradients of a level are
+    1 / scale in x, -(x / scale) / scale in the scale and -1 in the offset inside, and 0 outside.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor, clips_first: bool
+    ) -> Tensor:
+        """Return levels of the shape of `x`; `offset` None is nearest rounding."""
+        u = x / scale
+        v = u if offset is None else u - offset
+        rounded = v.round()
+        levels = rounded.clamp(low, high)
+        inside = (v >= low) & (v <= high) if clips_first else levels == rounded
+        ctx.save_for_backward(u, scale, inside)
+        return levels
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, scale and offset."""
+        u, scale, inside = ctx.saved_tensors
+        of_v = gradient * inside
+        of_x = of_v / scale if ctx.needs_input_grad[0] else None
+        of_scale = -(of_v * u).sum() / scale if ctx.needs_input_grad[1] else None
+        return of_x, of_scale, -of_v if ctx.needs_input_grad[2] else None, None, None, None
 
 
 class WeightQuantizer(nn.Module):
@@ -146,16 +173,14 @@ class ActivationQuantizer(nn.Module):
 
     def levels(self, x: Tensor) -> Tensor:
         """Return the integers `code - zero_point` of `x`, its shape, with straight-through gradients."""
-        u = x / self.scale
-        v = u - self._offset(x, u) if self.border is not None else u
-        if self.ste == "clip_before_round":
-            return straight_through_round(v.clamp(self.low, self.high))
-        return straight_through_round(v).clamp(self.low, self.high)
+        offset = None if self.border is None else self.border.offset(self._seen_by_border(x))
+        clips_first = self.ste == "clip_before_round"
+        return RoundToGrid.apply(x, self.scale, offset, self.low, self.high, clips_first)
 
-    def _offset(self, x: Tensor, u: Tensor) -> Tensor:
+    def _seen_by_border(self, x: Tensor) -> Tensor:
         assert self.border is not None
         # Through its scale the border would fight LSQ for the step size, so that path is always cut.
-        return self.border.offset(u.detach() if self.border.spec.gradient == "detach" else x / self.scale.detach())
+        return (x.detach() if self.border.spec.gradient == "detach" else x) / self.scale.detach()
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the codes of `x` as integers 0 ... 2^b - 1, uint8, its shape."""

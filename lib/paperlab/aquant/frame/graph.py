@@ -74,6 +74,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     if problems:
         raise ValueError(f"{type(model).__name__} holds what cannot be quantized: {'; '.join(problems)}")
     network.graph.lint()
+    network.delete_all_unused_submodules()
     network.recompile()
     return network
 

@@ -34,6 +34,7 @@ def rounding_regularizer(share: Tensor, exponent: float) -> Tensor:
     return (1 - (2 * share - 1).abs() ** exponent).sum()
 
 
+@torch.enable_grad()
 def learn(
     unit: nn.Module, phase: Phase, recipe: Recipe, inputs: tuple[Tensor, Tensor], target: Tensor,
     fresh: dict[str, ActivationQuantizer], seed: int,

@@ -46,9 +46,8 @@ class Prefix:
         order = self._order = {node: index for index, node in enumerate(self.nodes)}
         self.last_use = {node: max([order.get(user, 0) for user in node.users], default=0) for node in self.nodes}
         for unit in units:
-            first = max(order[node] for node in unit.nodes)
-            self.last_use[unit.source] = max(self.last_use[unit.source], first)
-            self.last_use[unit.output] = max(self.last_use[unit.output], first)
+            last = max(order[node] for node in unit.nodes)
+            self.last_use[unit.source] = max(self.last_use[unit.source], last)
         self.float_: dict[fx.Node, Tensor] = {}
         self.quantized: dict[fx.Node, Tensor] = {}
         self.images = images
@@ -59,17 +58,19 @@ class Prefix:
 
     def advance(self, stop: fx.Node | None) -> None:
         """Compute all nodes before `stop`, or all there are."""
-        while self.position < len(self.nodes) and self.nodes[self.position] is not stop:
-            node = self.nodes[self.position]
-            if node.op == "placeholder":
-                self.float_[node] = self.quantized[node] = self.images
-            else:
-                with modes(self.network, "float", activations=False):
-                    self.float_[node] = self._compute(node, self.float_)
-                with modes(self.network, activations=self.activations):
-                    self.quantized[node] = self._compute(node, self.quantized)
-            self._forget(self.position)
-            self.position += 1
+        end = len(self.nodes) if stop is None else max(self._order[stop], self.position)
+        ahead = self.nodes[self.position : end]
+        with modes(self.network, "float", activations=False):
+            self._walk(ahead, self.float_)
+        with modes(self.network, activations=self.activations):
+            self._walk(ahead, self.quantized)
+        self.position = end
+
+    def _walk(self, nodes: list[fx.Node], values: dict[fx.Node, Tensor]) -> None:
+        for node in nodes:
+            values[node] = self.images if node.op == "placeholder" else self._compute(node, values)
+            for item in [item for item in values if self.last_use[item] <= self._order[node] and item is not node]:
+                del values[item]
 
     @torch.no_grad()
     def _compute(self, node: fx.Node, values: dict[fx.Node, Tensor]) -> Tensor:
@@ -79,11 +80,6 @@ class Prefix:
             interpreter.env = {item: values[item][start : start + BATCH] for item in node.all_input_nodes}
             outputs.append(interpreter.run_node(node))
         return torch.cat(outputs)
-
-    def _forget(self, position: int) -> None:
-        for values in (self.float_, self.quantized):
-            for node in [node for node in values if self.last_use[node] < position]:
-                del values[node]
 
 
 def in_batches(module: nn.Module, x: Tensor) -> Tensor:

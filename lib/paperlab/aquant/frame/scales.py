@@ -12,7 +12,7 @@ from torch import Tensor
 EXPONENT = 2.4
 CANDIDATES = 100
 SEARCHED = ("mse", "minmax")
-_MOST_VALUES = 2**17  # of an activation tensor; more change the chosen grid in no digit that matters
+_MOST_VALUES = 2**15  # of an activation tensor; more change the chosen grid in no digit that matters
 _ZERO_POINTS_UP_TO_BITS = 4  # with more levels, the zero point that follows from the range is good enough
 
 
