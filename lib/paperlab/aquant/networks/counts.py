@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 class Layer:
     """A convolution or linear layer as it runs on one image.
 
-    `input_elements` is the size of its input, `patch_elements` that of the input unfolded into the patches of every
-    output pixel (im2col), `input_key` tells which layers read the same tensor.
+    `input_shape` is (C, H, W), or (C,) of a linear layer; `patch_elements` is the size of the input unfolded into the
+    patches of every output pixel (im2col); `input_key` tells which layers read the same tensor.
     """
 
     name: str
@@ -25,9 +26,14 @@ class Layer:
     groups: int
     macs: int
     weights: int
-    input_elements: int
+    input_shape: tuple[int, ...]
     patch_elements: int
     input_key: int
+
+    @property
+    def input_elements(self) -> int:
+        """Elements of the input for one image."""
+        return math.prod(self.input_shape)
 
 
 @torch.no_grad()
@@ -66,7 +72,7 @@ def _layer(name: str, module: nn.Module, x: Tensor, y: Tensor) -> Layer:
         groups=groups,
         macs=positions * weight.numel(),
         weights=weight.numel(),
-        input_elements=x.numel(),
+        input_shape=tuple(x.shape[1:]),
         patch_elements=positions * per_group * groups * area,
         input_key=id(x),
     )
