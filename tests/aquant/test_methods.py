@@ -79,7 +79,7 @@ def test_frozen_zero_border_is_the_qdrop_loop(name: str, fusion: str) -> None:
     qdrop = quantize(net(name), x, "qdrop", 2, 2, **QUICK)
     for degree in (0, 2):
         border = BorderSpec(degree, fusion=fusion)
-        aquant = quantize(net(name), x, "aquant", 2, 2, drop="qdrop", border=border, border_rate=0.0, **QUICK)
+        aquant = quantize(net(name), x, "aquant", 2, 2, drop="qdrop", border=border, border_travel=0.0, **QUICK)
         assert same(aquant, qdrop)
         assert torch.equal(aquant(x), qdrop(x))
     assert not same(quantize(net(name), x, "qdrop", 2, 2, seed=1, **QUICK), qdrop)
@@ -114,7 +114,7 @@ def test_adaround_against_a_loop_written_here() -> None:
         target = run(float_, weight)
         fraction = weight / s - (weight / s).floor()
         v = (-torch.log(1.2 / (fraction + 0.1) - 1)).requires_grad_(True)
-        adam = torch.optim.Adam([v], lr=3e-3)
+        adam = torch.optim.Adam([v], lr=20 / iterations)
         sampler = torch.Generator().manual_seed(_seed(0, 0, index, 0))
         for step in range(iterations):
             rows = torch.randint(len(x), (batch,), generator=sampler)
@@ -185,9 +185,9 @@ def test_padding_stays_zero() -> None:
 
 def test_kernel_positions_with_equal_borders_are_the_channel_border() -> None:
     x = images()
-    by_channel = quantize(net(), x, "aquant", 2, 2, border_rate=0.0, **QUICK)
+    by_channel = quantize(net(), x, "aquant", 2, 2, border_travel=0.0, **QUICK)
     by_position = quantize(
-        net(), x, "aquant", 2, 2, border=BorderSpec(granularity="kernel_pos"), border_rate=0.0, **QUICK
+        net(), x, "aquant", 2, 2, border=BorderSpec(granularity="kernel_pos"), border_travel=0.0, **QUICK
     )
     torch.testing.assert_close(by_channel(x), by_position(x), atol=0.2, rtol=0.2)
 

@@ -90,14 +90,15 @@ def _optimizers(
     if phase.steps and fresh:
         # A scale that several quantizers share is one parameter.
         scales = list({id(quantizer.scale): quantizer.scale for quantizer in fresh.values()}.values())
-        groups.append({"params": scales, "lr": recipe.step_rate})
+        groups.append({"params": scales, "lr": recipe.step_travel / phase.iterations})
     borders = [p for quantizer in fresh.values() if quantizer.border is not None for p in quantizer.border.parameters()]
     if phase.border and borders:
-        groups.append({"params": borders, "lr": recipe.border_rate})
+        groups.append({"params": borders, "lr": recipe.border_travel / phase.iterations})
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(weights, lr=recipe.weight_rate)] if weights else []
+    rate = recipe.weight_travel / phase.iterations
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(weights, lr=rate)] if weights else []
     return optimizers + ([torch.optim.Adam(groups)] if groups else [])
 
 

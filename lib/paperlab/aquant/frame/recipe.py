@@ -33,9 +33,9 @@ class Phase:
 class Recipe:
     """Settings of one quantization; defaults are those of the published codes, cut to 2,000 iterations.
 
-    QDrop, BRECQ and PD-Quant publish 20,000 iterations per unit with a step-size rate of 4e-5; a tenth of the
-    iterations wants ten times the rate. `weight_rate` is PD-Quant's. AQuant's own schedule could not be read;
-    `border_rate` is ours.
+    QDrop and BRECQ publish 20,000 iterations per unit, with Adam's rate 1e-3 for weight rounding and, in QDrop, 4e-5 for
+    step sizes. Fewer iterations want higher rates, so settings hold the travel, rate times iterations. AQuant's own
+    schedule could not be read; `border_travel` is ours.
     """
 
     method: str = "aquant"
@@ -51,9 +51,9 @@ class Recipe:
     layerwise: bool = False  # units are layers, not blocks
     iterations: int = 2000
     batch: int = 32
-    weight_rate: float = 3e-3
-    step_rate: float = 4e-4
-    border_rate: float = 2e-3
+    weight_travel: float = 20.0
+    step_travel: float = 0.8
+    border_travel: float = 5.0
     rounding_weight: float = 0.01  # λ of AdaRound's regularizer; 0.1 is published for MobileNetV2
     warmup: float = 0.2  # share of the iterations without the regularizer
     steps_from_prefix: bool = False  # BRECQ's phase 2 on the quantized prefix; the released code uses the float network
@@ -66,10 +66,10 @@ class Recipe:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(choices)}")
-        for name in ("iterations", "batch", "weight_rate", "step_rate"):
+        for name in ("iterations", "batch", "weight_travel", "step_travel"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be positive")
-        for name in ("border_rate", "rounding_weight", "refresh"):
+        for name in ("border_travel", "rounding_weight", "refresh"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must not be negative")
         if not 0 <= self.warmup < 1:
