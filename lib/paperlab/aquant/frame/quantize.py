@@ -79,7 +79,7 @@ def quantize(
     checkpoints = Checkpoints(resume, fingerprint(model, images, recipe) if resume else "")
     units = find_units(network, recipe.layerwise)
     if method == "aquant_cf":
-        fit_borders(network, images)
+        fit_borders(network, images, recipe.terms)
     reports: list[UnitReport] = []
     for number, phases in enumerate(recipe.sweeps() or [(MEASURE,)]):
         reports += Sweep(network, images, recipe, number, phases).run(units, checkpoints)

@@ -12,7 +12,8 @@ from paperlab.aquant.quantizer import STES, check_bits
 METHODS = ("rtn", "adaround", "brecq", "qdrop", "aquant", "aquant_cf")
 DROPS = ("none", "qdrop", "case1", "case3")
 STEM_HEAD = ("qdrop", "brecq", "none")
-_CHOICES = {"method": METHODS, "drop": DROPS, "stem_head": STEM_HEAD, "ste": STES, "scales": SEARCHED}
+TERMS = ("weight", "propagated", "all")
+_CHOICES = {"method": METHODS, "drop": DROPS, "stem_head": STEM_HEAD, "ste": STES, "scales": SEARCHED, "terms": TERMS}
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Phase:
 class Recipe:
     """Settings of one quantization; defaults are those of the published codes, cut to 2,000 iterations.
 
-    QDrop and BRECQ publish 20,000 iterations per unit, with Adam's rate 1e-3 for weight rounding and, in QDrop, 4e-5 for
-    step sizes. Fewer iterations want higher rates, so settings hold the travel, rate times iterations. AQuant's own
-    schedule could not be read; `border_travel` is ours.
+    QDrop and BRECQ publish 20,000 iterations per unit, with Adam's rate 1e-3 for weight rounding and, in QDrop, 4e-5
+    for step sizes. Fewer iterations want higher rates, so settings hold the travel, rate times iterations. AQuant's
+    own schedule could not be read; `border_travel` is ours.
     """
 
     method: str = "aquant"
@@ -58,6 +59,7 @@ class Recipe:
     warmup: float = 0.2  # share of the iterations without the regularizer
     steps_from_prefix: bool = False  # BRECQ's phase 2 on the quantized prefix; the released code uses the float network
     refresh: int = 0  # iterations for border and steps after the weights are hard
+    terms: str = "all"  # of the border in closed form: "weight" error, with "propagated", with global error as well
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -6,5 +6,4 @@ From exhibits to files:
     statistics.py   paired differences with the net as the unit, and McNemar's test within a net
     element.py      the theorems drawn and tabulated
     motivation.py   other roundings of activations than nearest: random borders, closed form, oracle
-    overhead.py     what a border adds to the six networks, and its measured time
 """

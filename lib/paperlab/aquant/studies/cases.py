@@ -70,7 +70,7 @@ def outcomes(cases: Iterable[Case], workers: int) -> dict[Case, Outcome]:
     wanted = list(dict.fromkeys(cases))
     missing = [case for case in wanted if case not in _DONE]
     # Nets first and alone: two cases of one net would train it twice.
-    nets = list(dict.fromkeys(_training(case) for case in missing))
+    nets = list(dict.fromkeys(training(case) for case in missing))
     in_processes(_train, nets, workers)
     _DONE.update(zip(missing, in_processes(_run, missing, workers), strict=True))
     return {case: _DONE[case] for case in wanted}
@@ -81,7 +81,8 @@ def table(cases: Iterable[Case], workers: int) -> pd.DataFrame:
     return pd.DataFrame([outcome.row for outcome in outcomes(cases, workers).values()])
 
 
-def _training(case: Case) -> Any:
+def training(case: Case) -> Any:
+    """Return the recipe by which a case's net is trained."""
     from paperlab.aquant.data.tasks import DigitsTask, GaborTask
     from paperlab.aquant.data.training import recipe
 
@@ -98,8 +99,9 @@ def _train(recipe: Any) -> None:
 def _run(case: Case) -> Outcome:
     from paperlab.aquant.data.training import correct, one_thread, trained
     from paperlab.aquant.frame.quantize import quantize
+    from paperlab.aquant.studies.motivation import output_gap
 
-    net = trained(_training(case))
+    net = trained(training(case))
     method, settings = ARMS[case.arm]
     settings = {"iterations": case.iterations, **settings, **dict(case.changes)}
     if case.network == "N2":
@@ -108,11 +110,13 @@ def _run(case: Case) -> Outcome:
         images = net.data.calibration(case.images, seed=case.seed)
         quantized = quantize(net.model, images, method, case.w_bits, case.a_bits, **settings)
         right = correct(quantized, net.data.test).numpy()
+        offset, error = output_gap(net, quantized)
     recipe = json.dumps(asdict(quantized.recipe), sort_keys=True)
     row = {
         "network": case.network, "task": case.task, "net_seed": case.seed, "arm": case.arm,
         "w_bits": case.w_bits, "a_bits": case.a_bits, "iterations": case.iterations, "calibration_images": case.images,
         "float_top1": net.test_accuracy, "top1": 100 * right.mean(),
+        "mean_offset": offset, "output_error": error,
         "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:12], "net": net.key[:12],
     }  # fmt: skip
     return Outcome(row, right, quantized.report(), _borders(quantized))
