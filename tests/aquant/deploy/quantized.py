@@ -7,7 +7,7 @@ from torch import nn
 
 from paperlab.aquant.border import BorderSpec
 from paperlab.aquant.frame.insert import layers_of, prepare, quantizers_of
-from paperlab.aquant.frame.quantize import QuantizedModel, quantize
+from paperlab.aquant.frame.quantize import QuantizedModel, calibrate
 from paperlab.aquant.frame.recipe import Recipe
 from paperlab.aquant.networks import build
 
@@ -29,14 +29,9 @@ def bordered(quantizer, size):
 
 def quantized(name="N1", bits=2, border=None, size=0.3, model=None):
     """A network rounded to nearest, then given random borders where `border` says of which kind."""
-    model = model or float_network(name)
-    images = torch.randn(32, 3, 16, 16)
-    if border is None:
-        return quantize(model, images, method="rtn", w_bits=bits, a_bits=bits)
-    recipe = Recipe(method="aquant_cf", w_bits=bits, a_bits=bits, border=border)
-    from paperlab.aquant.frame.quantize import calibrate
-
-    network = prepare(model, recipe, images)
+    images = torch.randn(8, 3, 16, 16)
+    recipe = Recipe(method="aquant_cf", w_bits=bits, a_bits=bits, border=border, scales="minmax")
+    network = prepare(model or float_network(name), recipe, images)
     calibrate(network, images, recipe)
     for quantizer in quantizers_of(network).values():
         if quantizer.border is not None:

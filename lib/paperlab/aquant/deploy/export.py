@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ def load_program(path: Path | str) -> IntegerNetwork:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"program {path}: not readable ({error})") from None
     if header.get("format") != _PROGRAM:
         raise ValueError(f"program {path}: format {header.get('format')!r}; this version reads {_PROGRAM!r}")
