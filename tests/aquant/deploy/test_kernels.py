@@ -70,7 +70,7 @@ def test_elements_are_identical(form, spec, bits, zero_point, scale, device, ker
 
 
 def convolution(stride, padding, kernel=3, dilation=1):
-    return QuantConv2d(nn.Conv2d(5, 4, kernel, stride, padding, dilation), 4)
+    return QuantConv2d(nn.Conv2d(2, 4, kernel, stride, padding, dilation), 4)
 
 
 @torch.no_grad()
@@ -86,8 +86,8 @@ def convolution(stride, padding, kernel=3, dilation=1):
 def test_patches_are_identical(form, spec, shape, device, kernels):
     conv = convolution(*shape)
     area = conv.kernel_size[0] * conv.kernel_size[1]
-    quantizer = make(device, spec, channels=5, positions=area, zero_point=1)
-    x = activations(quantizer, (2, 5, 8, 6), device)
+    quantizer = make(device, spec, channels=2, positions=area, zero_point=1)
+    x = activations(quantizer, (2, 2, 8, 6), device)
     inside = conv.unfold(torch.ones_like(x[:1]))
     levels = quantizer.levels(conv.unfold(x)) * inside
     prepared = kernels.prepare_quantizer(quantizer, form)
@@ -115,8 +115,8 @@ def test_what_does_not_fit_is_told(device, kernels):
     prepared = kernels.prepare_quantizer(make(device, BorderSpec()))
     with pytest.raises(ValueError, match="x has 4 channels; the quantizer has 5 rows"):
         kernels.quantize(torch.zeros(1, 4, device=device), prepared)
-    with pytest.raises(ValueError, match="patches have 45 rows; the quantizer has 5"):
-        kernels.quantize_patches(torch.zeros(1, 5, 4, 4, device=device), convolution(1, 1), prepared)
+    with pytest.raises(ValueError, match="patches have 18 rows; the quantizer has 5"):
+        kernels.quantize_patches(torch.zeros(1, 2, 4, 4, device=device), convolution(1, 1), prepared)
     with pytest.raises(TypeError, match=r"take float32, got torch\.float64"):
         kernels.quantize(torch.zeros(1, 5, device=device, dtype=torch.float64), prepared)
 

@@ -41,7 +41,7 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor) -> fx.GraphModule
         _insert(network, source, readers, bits, recipe)
     network.graph.lint()
     network.recompile()
-    return network.eval()
+    return network.to(example.device).eval()
 
 
 def quantizers_of(module: nn.Module) -> dict[str, ActivationQuantizer]:

@@ -52,7 +52,8 @@ class Checkpoints:
         for name, layer in layers_of(unit).items():
             key = f"{name}.weight_quantizer.up"
             if key in state and layer.weight_quantizer.up is None:
-                layer.weight_quantizer.up = nn.Parameter(state[key], requires_grad=False)
+                up = state[key].to(layer.weight_quantizer.scale.device)
+                layer.weight_quantizer.up = nn.Parameter(up, requires_grad=False)
             if key in state:
                 layer.weight_quantizer.harden()
         unit.load_state_dict(state)
