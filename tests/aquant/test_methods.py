@@ -73,16 +73,13 @@ def test_evaluation_is_free_of_randomness_and_of_the_float_network(granularity: 
 
 
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("fusion", ["none", "channel_context"])
-def test_frozen_zero_border_is_the_qdrop_loop(name: str, fusion: str) -> None:
+def test_frozen_zero_border_is_the_qdrop_loop(name: str) -> None:
     x = images()
     qdrop = quantize(net(name), x, "qdrop", 2, 2, **QUICK)
-    for degree in (0, 2):
-        border = BorderSpec(degree, fusion=fusion)
+    for border in (BorderSpec(0, bound="none"), BorderSpec(2, fusion="channel_context")):
         aquant = quantize(net(name), x, "aquant", 2, 2, drop="qdrop", border=border, border_travel=0.0, **QUICK)
         assert same(aquant, qdrop)
         assert torch.equal(aquant(x), qdrop(x))
-    assert not same(quantize(net(name), x, "qdrop", 2, 2, seed=1, **QUICK), qdrop)
 
 
 def test_brecq_on_one_layer_blocks_is_adaround() -> None:
@@ -146,14 +143,14 @@ def test_learning_reduces_the_error_on_other_images() -> None:
     model, x, other = net(), images(64), images(64, seed=9)
     with torch.no_grad():
         errors = {
-            method: ((quantize(model, x, method, 2, 2, iterations=250)(other) - model(other)) ** 2).mean().item()
+            method: ((quantize(model, x, method, 2, 2, iterations=150)(other) - model(other)) ** 2).mean().item()
             for method in ("rtn", "brecq", "qdrop", "aquant")
         }
     assert all(errors[method] < 0.8 * errors["rtn"] for method in errors if method != "rtn"), errors
 
 
 def test_units_improve_and_borders_move() -> None:
-    quantized = quantize(net(), images(64), "aquant", 2, 2, iterations=250)
+    quantized = quantize(net(), images(64), "aquant", 2, 2, iterations=150)
     report = quantized.report()
     assert (report.loss_after <= report.loss_before * 1.01).mean() >= 0.9
     bordered = report[report.bits.str.contains("A 2")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-QUICK = {"iterations": 25, "batch": 16}
+QUICK = {"iterations": 12, "batch": 16}
 
 
 class Residual(nn.Module):

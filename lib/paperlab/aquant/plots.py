@@ -33,20 +33,18 @@ def exhibit_border(table: pd.DataFrame) -> Figure:
 
 
 def exhibit_product_error(table: pd.DataFrame) -> Figure:
-    """Left: error along the activation. Right: its distribution, with means."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for (name, part), color in zip(table.groupby("border", sort=False), _COLORS, strict=False):
-        shown = part.sort_values("u")
-        left.plot(shown.u, shown.error, ".", color=color, markersize=1.5)
-        right.hist(part.error, bins=60, histtype="step", color=color, label=f"{name}: mean {part.error.mean():+.3f}")
-        right.axvline(part.error.mean(), color=color, linewidth=1, linestyle="--")
-    left.axhline(0, color="0.4", linewidth=0.8)
-    left.set(
-        title="Product error, weight 10 % too large", xlabel="activation u, in steps", ylabel="x̂ŵ − xw, in steps·|w|"
-    )
-    right.set(title="Nearest rounding is biased", xlabel="x̂ŵ − xw", ylabel="draws")
-    right.legend(fontsize=8)
-    right.margins(y=0.35)
+    """Error along the activation, a panel per border, with the mean as a dashed line."""
+    groups = list(table.groupby("border", sort=False))
+    figure, panels = plt.subplots(1, len(groups), figsize=(10, 3.6), sharey=True, layout="constrained")
+    for axes, (name, part), color in zip(panels, groups, _COLORS, strict=False):
+        axes.plot(part.u, part.error, ".", color=color, markersize=1.5)
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        axes.axhline(part.error.mean(), color="k", linewidth=1.2, linestyle="--")
+        axes.set(xlabel="activation u, in steps")
+        axes.set_title(
+            f"{name}\nmean {part.error.mean():+.3f}, mean |error| {part.error.abs().mean():.3f}", fontsize=10
+        )
+    panels[0].set_ylabel("x̂ŵ − xw, in steps·|w|")
     return figure
 
 

@@ -32,26 +32,25 @@ def grid(rows: Tensor, bits: int, search: str = "mse") -> tuple[Tensor, Tensor]:
         return span, _zero_point(low, span)
     if rows.shape[1] > _MOST_VALUES:
         rows = rows[:, :: -(-rows.shape[1] // _MOST_VALUES)]
-    best = (torch.full_like(span, float("inf")), span, _zero_point(low, span))
-    both_signs = bool(((low < 0) & (high > 0)).any())
+    points = _zero_point(low, span)[None]
+    if bool(((low < 0) & (high > 0)).any()) and bits <= _ZERO_POINTS_UP_TO_BITS:
+        points = torch.arange(top + 1.0, device=rows.device)[:, None].expand(-1, len(rows))
+    least, best_scale, best_point = torch.full_like(span, float("inf")), span, points[0]
     for step in range(CANDIDATES, 0, -1):
         scale = span * step / CANDIDATES
-        points = [_zero_point(low, span)]
-        if both_signs and bits <= _ZERO_POINTS_UP_TO_BITS:
-            points = [torch.full_like(span, float(point)) for point in range(top + 1)]
-        for point in points:
-            best = _better(best, rows, scale, point, top)
-    return best[1], best[2]
+        error, index = _errors(rows, scale, points, top).min(0)
+        wins = error < least
+        least = torch.where(wins, error, least)
+        best_scale = torch.where(wins, scale, best_scale)
+        best_point = torch.where(wins, points.gather(0, index[None])[0], best_point)
+    return best_scale, best_point
 
 
 def _zero_point(low: Tensor, scale: Tensor) -> Tensor:
     return (-low / scale).round()
 
 
-def _better(
-    best: tuple[Tensor, Tensor, Tensor], rows: Tensor, scale: Tensor, point: Tensor, top: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    s, z = scale[:, None], point[:, None]
-    error = (((rows / s).round().clamp(-z, top - z) * s - rows).abs() ** EXPONENT).mean(1)
-    wins = error < best[0]
-    return torch.where(wins, error, best[0]), torch.where(wins, scale, best[1]), torch.where(wins, point, best[2])
+def _errors(rows: Tensor, scale: Tensor, points: Tensor, top: int) -> Tensor:
+    """Return the mean error of every zero point (P, R) for one scale per row."""
+    levels, low = (rows / scale[:, None]).round(), -points[:, :, None]
+    return ((levels.clamp(low, low + top) * scale[:, None] - rows).abs() ** EXPONENT).mean(2)
