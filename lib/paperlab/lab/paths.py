@@ -30,6 +30,11 @@ def results_dir() -> Path:
     return Path(os.environ.get("PAPERLAB_RESULTS") or repo_root() / "results")
 
 
+def cache_dir() -> Path:
+    """Return the folder of what can be made again, as trained networks: `PAPERLAB_CACHE`, else `~/.cache/paperlab`."""
+    return Path(os.environ.get("PAPERLAB_CACHE") or Path.home() / ".cache" / "paperlab")
+
+
 def notebooks_dir() -> Path:
     """Return the folder of the numbered notebooks."""
     return repo_root() / "notebooks"

@@ -3,7 +3,7 @@
 project = "Paperlab"
 author = "Paperlab"
 html_title = "Paperlab"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx_mathjax_offline"]
 html_theme = "sphinx_book_theme"
 html_theme_options = {
     "show_toc_level": 1,
@@ -18,6 +18,6 @@ html_copy_source = False
 nb_execution_mode = "off"  # the notebooks have run
 nb_output_stderr = "remove"
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # static pictures stand for the panels
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget's state beside its static picture

@@ -1,0 +1,42 @@
+"""How much work AQuant's experiments do; the profiles set it in `lab/profiles.toml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of AQuant's experiments; the defaults are the smallest that exercise every path."""
+
+    workers: int = 1  # processes, one torch thread each
+    draws: int = 100_000  # of the theorems' Monte Carlo
+    train_images: int = 1500  # of the procedural task
+    iterations: int = 30  # per unit; below 800 QDrop loses what it is known for
+    calibration_images: int = 128
+    nets: tuple[int, ...] = (0,)  # seeds of N1, the unit of every interval
+    arms: tuple[str, ...] = ("RTN", "QDrop", "AQuant")
+    second_nets: tuple[int, ...] = ()  # seeds of N2, the MobileNetV2-style network
+    digits_nets: tuple[int, ...] = ()
+    ablation_nets: tuple[int, ...] = (0,)  # of the 2x2 of drop and border, the ladder of degrees
+    ablation_arms: tuple[str, ...] = ("no drop", "QDrop", "AQuant", "AQuant, drop")
+    degrees: tuple[int, ...] = (1,)  # beside 2, which the arm AQuant has
+    bit_pairs: tuple[tuple[int, int], ...] = ()  # (weights, activations) beside 2/2, on the first net
+    sensitivity_net: int = 0
+    calibration_sizes: tuple[int, ...] = (64,)
+    iteration_counts: tuple[int, ...] = ()
+    granularities: tuple[str, ...] = ("tensor",)
+    oracle_images: int = 100
+    random_borders: int = 3
+    cost_stride: int = 6  # every so many of the layers of two full-size networks are timed
+    timing_rounds: int = 5
+
+    def __post_init__(self) -> None:
+        from paperlab.aquant.studies.cases import ARMS
+
+        for name in ("arms", "ablation_arms"):
+            unknown = sorted(set(getattr(self, name)) - set(ARMS))
+            if unknown:
+                raise ValueError(f"Config: {name} holds {', '.join(unknown)}; known are {', '.join(ARMS)}")
+        if not self.nets or min(self.workers, self.draws, self.iterations, self.train_images, self.timing_rounds) < 1:
+            raise ValueError(f"Config: nets {self.nets} must not be empty and sizes must be positive")

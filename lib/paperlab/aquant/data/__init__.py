@@ -1,0 +1,1 @@
+"""Tasks, trained networks, and what a user brings: an ImageNet folder and published checkpoints."""

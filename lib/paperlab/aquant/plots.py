@@ -1,0 +1,196 @@
+"""The figure of each exhibit, drawn from its table; same names as in `experiments.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from paperlab.aquant.studies.statistics import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLORS = sns.color_palette("colorblind")
+
+
+def exhibit_border(table: pd.DataFrame) -> Figure:
+    """Left: borders along the activation. Right: the staircases they make, shifted apart."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for index, ((name, part), color) in enumerate(zip(table.groupby("border", sort=False), _COLORS, strict=False)):
+        left.plot(part.u, part.threshold, color=color, label=name)
+        right.plot(part.u, part.level + 0.06 * index, color=color, label=name)
+    for value in (0, 1):
+        left.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
+    left.set(title="The border, a function of the activation", xlabel="activation u, in steps", ylabel="border B")
+    right.set(title="What becomes of 2-bit rounding", xlabel="activation u, in steps", ylabel="level (lines set apart)")
+    left.legend()
+    return figure
+
+
+def exhibit_product_error(table: pd.DataFrame) -> Figure:
+    """Error along the activation, a panel per border, with the mean as a dashed line."""
+    groups = list(table.groupby("border", sort=False))
+    figure, panels = plt.subplots(1, len(groups), figsize=(10, 3.6), sharey=True, layout="constrained")
+    for axes, (name, part), color in zip(panels, groups, _COLORS, strict=False):
+        axes.plot(part.u, part.error, ".", color=color, markersize=1.5)
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        axes.axhline(part.error.mean(), color="k", linewidth=1.2, linestyle="--")
+        axes.set(xlabel="activation u, in steps")
+        axes.set_title(
+            f"{name}\nmean {part.error.mean():+.3f}, mean |error| {part.error.abs().mean():.3f}", fontsize=10
+        )
+    panels[0].set_ylabel("x̂ŵ − xw, in steps·|w|")
+    return figure
+
+
+def exhibit_motivation(table: pd.DataFrame) -> Figure:
+    """Accuracy against output error for every rounding of activations; weights are rounded to nearest in all."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    sns.scatterplot(table, x="output_error", y="top1", hue="rounding", style="rounding", s=70, ax=axes)
+    axes.set(xscale="log", xlabel="mean squared error of the logits", ylabel="top-1 (%)")
+    axes.set_title("Activations need not be rounded to nearest: N1, W2A2, weights to nearest")
+    axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def table_accuracy(table: pd.DataFrame) -> Figure:
+    """Top-1 of every arm, a point per net, a panel per network and task."""
+    groups = list(table.groupby(["network", "task"], sort=False))
+    figure, panels = plt.subplots(1, len(groups), figsize=(5.5 * len(groups), 4), squeeze=False, layout="constrained")
+    for axes, ((network, task), part) in zip(panels[0], groups, strict=True):
+        sns.stripplot(part, x="top1", y="arm", hue="net_seed", palette="colorblind", ax=axes, legend=False, jitter=0.15)
+        means = part.groupby("arm", sort=False).top1.mean()
+        axes.plot(means.to_numpy(), range(len(means)), "k|", markersize=16)
+        floats = part.drop_duplicates("net_seed").float_top1.mean()
+        axes.axvline(floats, color="0.4", linestyle=":", linewidth=1)
+        axes.text(floats, -0.45, "float ", ha="right", va="bottom", fontsize=8)
+        axes.set(title=f"{network}, {task}, W2A2", xlabel="top-1 (%), one point per net", ylabel="")
+    return figure
+
+
+def table_differences(table: pd.DataFrame) -> Figure:
+    """Paired differences with their intervals; those that cross zero are not resolved."""
+    figure, axes = plt.subplots(figsize=(7.5, 0.55 * len(table) + 1.4), layout="constrained")
+    labels = [f"{row.network}, {row.task}: {row.arm} − {row.over}" for row in table.itertuples()]
+    ends_of = table[["low", "high"]].apply(lambda column: column.fillna(table.difference)).to_numpy(dtype=float)
+    for y, (row, ends) in enumerate(zip(table.itertuples(), ends_of, strict=True)):
+        color = {"higher": _COLORS[2], "lower": _COLORS[3]}.get(str(row.verdict), "0.5")
+        axes.plot(ends, [y, y], color=color, linewidth=2)
+        axes.plot(row.difference, y, "o", color=color)
+        axes.annotate(
+            str(row.verdict), (max(ends), y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.set(xlabel="difference of top-1 in points, 95 % interval over nets", title="Paired differences at W2A2")
+    axes.margins(x=0.15)
+    return figure
+
+
+def exhibit_drop_and_border(table: pd.DataFrame) -> Figure:
+    """Top-1 of the 2x2, a line per net."""
+    order = [arm for arm in ("no drop", "QDrop", "AQuant", "AQuant, drop") if arm in set(table.arm)]
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    _lines(axes, table, order, "arm")
+    axes.set(ylabel="top-1 (%)", title="Drop and border: N1, W2A2", xlabel="")
+    names = {"no drop": "neither", "QDrop": "drop", "AQuant": "border", "AQuant, drop": "both"}
+    axes.set_xticks(range(len(order)), [names[arm] for arm in order])
+    return figure
+
+
+def exhibit_degrees(table: pd.DataFrame) -> Figure:
+    """Top-1 by degree of the border, a line per net."""
+    order = sorted(table.degree.unique())
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    _lines(axes, table, order, "degree")
+    names = {-1: "no border", 0: "constant", 1: "linear", 2: "quadratic"}
+    axes.set_xticks(range(len(order)), [names[degree] for degree in order])
+    axes.set(ylabel="top-1 (%)", title="Degree of the border, without drop: N1, W2A2", xlabel="")
+    return figure
+
+
+def _lines(axes: Axes, table: pd.DataFrame, order: list, column: str) -> None:
+    for (seed, part), color in zip(table.groupby("net_seed"), _COLORS * 2, strict=False):
+        values = part.set_index(column).top1.reindex(order)
+        axes.plot(range(len(order)), values, "o-", color=color, linewidth=1, label=f"net {seed}")
+    for position, key in enumerate(order):
+        mean, low, high = interval(table[table[column] == key].top1.to_list())
+        axes.errorbar(
+            position + 0.12, mean, yerr=None if np.isnan(low) else [[mean - low], [high - mean]], fmt="ks", capsize=3
+        )
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title="black: mean, 95 %", title_fontsize=8)
+
+
+def table_terms(table: pd.DataFrame) -> Figure:
+    """Top-1 of closed-form borders by the errors they know, a line per net."""
+    order = list(dict.fromkeys(table.terms))
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    _lines(axes, table, order, "terms")
+    names = {"none": "nearest", "weight": "weight", "propagated": "+ propagated", "all": "+ global"}
+    axes.set_xticks(range(len(order)), [names[key] for key in order])
+    axes.set(
+        ylabel="top-1 (%)", title="Closed-form border by the errors it knows: N1, W2A2, nearest weights", xlabel=""
+    )
+    return figure
+
+
+def exhibit_bits(table: pd.DataFrame) -> Figure:
+    """Top-1 by bits and arm on one net, with the binomial error of the test set."""
+    shown = table.assign(bits="W" + table.w_bits.astype(str) + "A" + table.a_bits.astype(str))
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    sns.barplot(shown, x="bits", y="top1", hue="arm", ax=axes)
+    axes.axhline(shown.float_top1.iloc[0], color="0.4", linestyle=":", linewidth=1)
+    axes.text(axes.get_xlim()[1], shown.float_top1.iloc[0], "float", ha="right", va="bottom", fontsize=8)
+    axes.set(ylabel="top-1 (%)", xlabel="", title=f"N1, net {shown.net_seed.iloc[0]}, one run each")
+    axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def exhibit_sensitivity(table: pd.DataFrame) -> Figure:
+    """Top-1 of one net against every setting that is varied, a panel each."""
+    groups = list(table.groupby("varied", sort=False))
+    figure, panels = plt.subplots(1, len(groups), figsize=(3.4 * len(groups), 3.8), sharey=True, layout="constrained")
+    for axes, (name, part) in zip(panels, groups, strict=True):
+        sns.lineplot(part, x="value", y="top1", hue="arm", marker="o", ax=axes, legend=part.arm.nunique() > 1)
+        axes.set(title=str(name), xlabel="", ylabel="top-1 (%)")
+        axes.margins(x=0.2)
+        if axes.get_legend():
+            axes.legend(title=None, fontsize=8)
+    return figure
+
+
+def exhibit_border_cost(table: pd.DataFrame) -> Figure:
+    """Time of each quantizer over that of its convolution, layer by layer."""
+    shown = table.assign(share=table.time_s / table.conv_s)
+    figure, axes = plt.subplots(figsize=(8, 0.5 * table.layer.nunique() + 1.8), layout="constrained")
+    sns.barplot(shown, y="layer", x="share", hue="arm", ax=axes)
+    axes.set(
+        xscale="log", xlabel="time over the convolution's, batch 1, one thread", ylabel="", title=table.device.iloc[0]
+    )
+    axes.axvline(1, color="0.4", linewidth=0.8)
+    axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def exhibit_learned_borders(table: pd.DataFrame) -> Figure:
+    """The learned borders of up to six quantizers, a line per channel."""
+    groups = list(table.groupby("quantizer", sort=False))[:6]
+    rows = -(-len(groups) // 3)
+    figure, panels = plt.subplots(
+        rows, 3, figsize=(10, 2.8 * rows), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes in panels.flat[len(groups) :]:
+        axes.axis("off")
+    for axes, (name, part) in zip(panels.flat, groups, strict=False):
+        for _, line in part.groupby("channel"):
+            axes.plot(line.u, line.border, color=_COLORS[0], alpha=0.5, linewidth=0.8)
+        axes.axhline(0.5, color="0.3", linewidth=0.8, linestyle=":")
+        axes.set(title=str(name), xlabel="activation u, in steps", ylabel="border B")
+        axes.title.set_fontsize(9)
+    return figure
