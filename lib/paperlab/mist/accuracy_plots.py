@@ -32,7 +32,8 @@ def _sensitivity(table: pd.DataFrame, x: str, xlabel: str) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
-    axes.set(xlabel=xlabel, ylabel="sequences/s, predicted", ylim=(0, None), title=f"{table.model.iloc[0]} on L4")
+    axes.set(xlabel=xlabel, ylabel="sequences/s, predicted", title=f"{table.model.iloc[0]} on L4")
+    axes.set_ylim(0, 1.15 * table.sequences_per_s.max())
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return figure
 
@@ -76,13 +77,14 @@ def exhibit_time_accuracy(table: pd.DataFrame) -> Figure:
     """Error of predicted iteration times on L4, raw and after the artifact's shift, a row per run."""
     figure, axes = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
     labels = [f"{row.family} {row.size}, {row.attention}: {row.plan}" for row in table.itertuples()]
-    for index, (column, label) in enumerate((("error", "raw"), ("error_shifted", "mean error subtracted"))):
-        axes.barh(np.arange(len(table)) + 0.4 * index, 100 * table[column], 0.4, color=_COLORS[index], label=label)
-    axes.set_yticks(np.arange(len(table)) + 0.2, labels, fontsize=8)
+    columns = {"error": "raw", "error_shifted": "mean error subtracted", "error_scaled": "mean ratio divided out"}
+    for index, (column, label) in enumerate(columns.items()):
+        axes.barh(np.arange(len(table)) + 0.27 * index, 100 * table[column], 0.27, color=_COLORS[index], label=label)
+    axes.set_yticks(np.arange(len(table)) + 0.27, labels, fontsize=8)
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set(xlabel="predicted over measured, less one (%)")
     axes.invert_yaxis()
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
 
 

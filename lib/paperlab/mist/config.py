@@ -23,11 +23,11 @@ class Config:
     sensitivity_size: str = "2.7b"
     sensitivity_batches: tuple[int, ...] = (64,)
     pipeline_draws: int = 20  # random pipelines per scenario
-    front_draws: int = 4  # random instances of the Pareto and MILP studies
+    front_draws: int = 2  # random instances of the Pareto and MILP studies
     interference_points: int = 400
     interference_repeats: int = 3  # timings per point measured on this machine
     aceso_evaluations: int = 100  # per number of stages
-    executed_step: int = 6  # of the plans to execute, every so many-th
+    executed_step: int = 5  # of the plans to execute, every so many-th
     timing_rounds: int = 1  # runs of every timed plan
 
     def __post_init__(self) -> None:

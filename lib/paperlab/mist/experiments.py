@@ -7,7 +7,7 @@ that execute plans take a pool of two ranks, so that a notebook starts one for a
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 
 import pandas as pd
@@ -61,10 +61,8 @@ def exhibit_search_space(config: Config) -> pd.DataFrame:
     """How the search space of GPT-22B on 4 x 8 GPUs grows with each dimension."""
     rows = []
     for label, space in list(cumulative_spaces().items())[:-1]:
-        found = size(gpt("22b", seq_len=2048), cluster("l4", 4, 8), 512, space)
-        rows.append((label, found.offload_combinations, found.configurations, found.reachable))
-    columns = ["space", "offload_combinations", "configurations", "reachable"]
-    return pd.DataFrame(rows, columns=columns).assign(evidence=ANALYTIC)
+        rows.append({"space": label, **asdict(size(gpt("22b", seq_len=2048), cluster("l4", 4, 8), 512, space))})
+    return pd.DataFrame(rows).assign(evidence=ANALYTIC)
 
 
 def exhibit_schedule(config: Config) -> pd.DataFrame:

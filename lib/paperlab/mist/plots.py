@@ -38,7 +38,7 @@ def exhibit_search_space(table: pd.DataFrame) -> Figure:
     axes.set(xscale="log", xlabel="choices", title="Search space of GPT-22B on 4 × 8 GPUs, 512 sequences")
     axes.set_xlim(right=40 * table.reachable.max())
     axes.invert_yaxis()
-    axes.legend(loc="lower left", bbox_to_anchor=(0.35, 0.5))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2)
     return figure
 
 
@@ -65,7 +65,8 @@ def exhibit_schedule(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("seconds")
     labels = {"first extra": "what only the first micro-batch carries"}
     handles, names = axes.get_legend_handles_labels()
-    axes.legend(handles, [labels.get(name, name) for name in names], loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    texts = [labels.get(name, name) for name in names]
+    axes.legend(handles, texts, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
     return figure
 
 
@@ -156,9 +157,9 @@ def exhibit_fronts(table: pd.DataFrame) -> Figure:
 
 def _end_to_end(table: pd.DataFrame, title: str) -> Figure:
     families = list(table.family.unique())
-    wide = max(4.5, 1.9 * table["size"].nunique())
+    width = 3 + max(3.0, 1.2 * table["size"].nunique()) * len(families)
     figure, panels = plt.subplots(
-        1, len(families), figsize=(wide * len(families), 4.2), sharey=True, squeeze=False, layout="constrained"
+        1, len(families), figsize=(width, 4.2), sharey=True, squeeze=False, layout="constrained"
     )
     for axes, family in zip(panels[0], families, strict=True):
         part = table[table.family == family]
@@ -167,7 +168,8 @@ def _end_to_end(table: pd.DataFrame, title: str) -> Figure:
         axes.bar_label(axes.containers[-1], fmt="%.2f", fontsize=8, padding=2)
         axes.axhline(1, color="0.3", linewidth=0.8)
         axes.set(title=f"{family.upper() if family == 'gpt' else family.title()}, {title}", xlabel="", ylabel="")
-        axes.legend().remove()
+        axes.get_legend().remove()
+        axes.margins(y=0.1)
     panels[0][0].set_ylabel("predicted speed over Megatron-LM-like\nwith recompute forced")
     handles, names = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8)

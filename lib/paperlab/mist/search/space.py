@@ -132,19 +132,25 @@ def _powers_of_two(limit: int) -> list[int]:
 class SpaceSize:
     """Sizes of a space: offload combinations, intra-stage configurations over all meshes, and evaluations.
 
-    `reachable` counts (stage, layers, checkpointed layers, configuration) that a pipeline of the search can hold.
+    `reachable` counts (stage, layers, checkpointed layers, configuration) that a pipeline of the search can hold;
+    `artifact_counts` also what the artifact evaluates in vain, single stages with one or two layers too few.
     """
 
     offload_combinations: int
     configurations: int
     reachable: int
+    artifact_counts: int
 
 
 def size(spec: ModelSpec, cluster: Cluster, global_batch: int, space: Space) -> SpaceSize:
     """Count a search space without evaluating it (§2.11)."""
     every = list(settings(spec, cluster, global_batch, space, check_pipeline=False))
-    reachable = 0
+    reachable = in_vain = 0
     for setting in settings(spec, cluster, global_batch, space):
         cells = sum(len(space.checkpointed(layers)) for layers in space.layer_counts(setting))
-        reachable += setting.stages * cells * len(space.policies(setting.dp))
-    return SpaceSize(len(space.offloads()), sum(len(space.policies(setting.dp)) for setting in every), reachable)
+        policies = len(space.policies(setting.dp))
+        reachable += setting.stages * cells * policies
+        if setting.stages == 1:
+            in_vain += policies * sum(len(space.checkpointed(spec.layers - fewer)) for fewer in (1, 2))
+    configurations = sum(len(space.policies(setting.dp)) for setting in every)
+    return SpaceSize(len(space.offloads()), configurations, reachable, reachable + in_vain)

@@ -80,7 +80,7 @@ def solver_table(draws: int, seed: int) -> pd.DataFrame:
     """MILP, sweep and, where small enough, brute force on the same instances: time (s) and iteration time."""
     generator = np.random.default_rng(seed)
     rows = []
-    for stages, policies in ((2, 5), (4, 5), (8, 30)):
+    for stages, policies in ((2, 5), (3, 5), (4, 5), (8, 30)):
         for draw in range(draws):
             instance = random_instance(generator, stages, 5, policies)
             solvers = {"milp": solve_milp, "sweep": solve_sweep}

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 _LEVELS = 5  # durations per operation, 0 included, as in the artifact's profile
 _UNIT_S = 3e-3
 _CPU_LEVELS = 3
-_FOLDS = 5
+_FOLDS = 4
 
 
 def synthetic_points(name: str, count: int, noise: float, seed: int) -> tuple[Array, Array]:
@@ -110,7 +110,7 @@ def _timed(pool: ThreadPoolExecutor, tasks: list[tuple[Callable[[int], None], in
 
 
 def cpu_table(points: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Held-out error on this machine's points, a fifth of the combinations left out in turn (there are few)."""
+    """Held-out error on this machine's points, a quarter of the combinations left out in turn (there are few)."""
     alone = np.zeros((len(points), 4))
     for column, resource in (("compute_s", "C"), ("to_device_s", "H"), ("to_host_s", "D")):
         alone[:, RESOURCES.index(resource)] = points[column]
