@@ -17,6 +17,8 @@ X-04,§3,v1,the order holds,,,,holds,0,read,measured-cpu,
 DEMO = '''\
 # %% [markdown]
 # # A demo
+#
+# Multiples of $x_i$.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run

@@ -31,6 +31,7 @@ def test_the_book_is_what_has_run(book, lab_root):
     assert 'href="41_demo.html"' in claims
     chapter = (book.parent / "41_demo.html").read_text()
     assert 'alt="The same multiples."' in chapter
+    assert re.search(r'src="_static/mathjax/[^"]*\.js', chapter)
     for page in book.parent.glob("*.html"):
         assert not re.search(r'<(script|img|iframe)[^>]* src="https?:', page.read_text()), "works offline"
         assert not re.search(r'<link[^>]* rel="stylesheet"[^>]*https?:', page.read_text())

@@ -120,12 +120,13 @@ def exhibit_decoupled(table: pd.DataFrame) -> Figure:
 def exhibit_lanes(table: pd.DataFrame) -> Figure:
     """One iteration on the first rank: a row per lane, a color per kind of work."""
     own = table[table["rank"] == 0]
+    own = own.assign(start_s=own.start_s - own.start_s.min(), stop_s=own.stop_s - own.start_s.min())
     lanes = [lane for lane in LANES if lane in set(own.lane)]
     figure, axes = plt.subplots(figsize=(11, 0.5 * len(lanes) + 1.4), layout="constrained")
     for label, part in own.groupby("label", sort=False):
         axes.barh(
             [lanes.index(lane) for lane in part.lane], 1e3 * (part.stop_s - part.start_s), left=1e3 * part.start_s,
-            color=_LABEL_COLORS[str(label)], label=label, height=0.8,
+            color=_LABEL_COLORS[str(label)], label=label, height=0.8, linewidth=0,
         )  # fmt: skip
     axes.set_yticks(range(len(lanes)), lanes)
     axes.invert_yaxis()

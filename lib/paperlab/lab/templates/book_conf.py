@@ -3,7 +3,7 @@
 project = "Paperlab"
 author = "Paperlab"
 html_title = "Paperlab"
-extensions = ["myst_nb", "sphinx_mathjax_offline"]
+extensions = ["myst_nb", "sphinx-mathjax-offline"]
 html_theme = "sphinx_book_theme"
 html_theme_options = {
     "show_toc_level": 1,
