@@ -70,7 +70,7 @@ def run(plan: ImageNetRun, out: Path, device: str | None = None) -> pd.DataFrame
         seed=plan.seed,
         **plan.settings,
     )
-    judged = {"device": device, "size": plan.size, "every": plan.every}
+    judged: dict[str, Any] = {"device": device, "size": plan.size, "every": plan.every}
     row = {
         "network": plan.network, "method": plan.method, "w_bits": plan.w_bits, "a_bits": plan.a_bits, "layout": layout,
         "images": plan.calibration, "seed": plan.seed, "every": plan.every,
