@@ -144,7 +144,7 @@ def test_an_independent_simulator_comes_to_the_same_end(seed):
     assert log.end_s == pytest.approx(end_s, rel=0.01)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from([*RESHARDING, "static-prefill-first", "static-chunked"]),
     st.lists(st.tuples(st.integers(1, 90), st.integers(1, 40)), min_size=1, max_size=14),

@@ -50,10 +50,11 @@ class StaticPrefillFirst(Policy):
             if sequence.pool != place.device:
                 continue
             resident += 1
-            decodes = sequence.generated > 0
-            decoding += decodes
+            generated = sequence.generated  # written out, not by properties: simulations spend most of their time here
+            decoding += generated > 0
             if sequence.lane is None:
-                (idle if decodes and sequence.decoding else prompts).append(sequence)
+                decodes = generated and sequence.computed == sequence.request.prompt_tokens + generated - 1
+                (idle if decodes else prompts).append(sequence)
         return idle[: -(-decoding // self.layout.pp)], prompts, resident
 
     def _add_prompts(self, batch: BatchBuilder, started: list[Sequence], resident: int, cluster: Cluster) -> None:

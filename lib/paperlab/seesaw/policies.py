@@ -82,8 +82,8 @@ class Seesaw(Policy):
             )
         self.prefetch_in_prefill = prefetch_in_prefill
         self.initial = str(first)
-        slots = max(DEPTH * first.pp, second.pp)
-        places = [replica_lanes(replica, slots, copies=True) for replica in range(replicas)]
+        self._slots = {"prefill": DEPTH * first.pp, "decode": second.pp}
+        places = [replica_lanes(replica, max(self._slots.values()), copies=True) for replica in range(replicas)]
         self._places = {lane.name: place for part in places for lane, place in part.items()}
         self.lanes = tuple(lane for part in places for lane in part)
         self._phase = {f"gpu{replica}": "prefill" for replica in range(replicas)}
@@ -91,13 +91,16 @@ class Seesaw(Policy):
     def schedule(self, lane: str, cluster: Cluster) -> Decision:
         """Return the next micro-batch, copy or re-sharding of a lane's replica."""
         place = self._places[lane]
+        phase = self._phase[place.device]
+        if place.slot >= self._slots[phase]:
+            return IDLE
         if place.device in cluster.reconfiguring:
             return IDLE  # the link loads weights
         if place.direction == "in":
             return self._swap_in(place, cluster)
         if place.direction == "out":
             return self._swap_out(place, cluster)
-        if self._phase[place.device] == "prefill":
+        if phase == "prefill":
             return self._prefill(lane, place, cluster)
         return self._decode(lane, place, cluster)
 
@@ -110,8 +113,6 @@ class Seesaw(Policy):
         return bool(cluster.waiting) and not cluster.pools[place.host].used
 
     def _prefill(self, lane: str, place: Place, cluster: Cluster) -> Decision:
-        if place.slot >= DEPTH * self.layouts["prefill"].pp:
-            return IDLE
         chunks = self._prompts(place, cluster)
         if chunks:
             return Decision(Compute(chunks, target=place.host))
@@ -136,8 +137,6 @@ class Seesaw(Policy):
         return tuple(chunks)
 
     def _decode(self, lane: str, place: Place, cluster: Cluster) -> Decision:
-        if place.slot >= self.layouts["decode"].pp:
-            return IDLE
         if self._returns(place, cluster):
             if cluster.computing(place.device):
                 return IDLE

@@ -114,19 +114,22 @@ class Cluster:
     def _begin_compute(self, lane: str, work: Compute, job: Job) -> None:
         device = self.lanes[lane].resource
         assert device not in self.reconfiguring, f"lane {lane} computes while {device} is reconfigured"
-        pool = self.pools[work.target or device]
+        target = work.target
+        pool = self.pools[target or device]
         job.shape = step_shape(work.chunks)
-        block_size = pool.block_size
+        block_size, name = pool.block_size, pool.name
         for sequence, tokens in work.chunks:
+            computed = sequence.computed
             assert sequence.lane is None, f"request {sequence.request.request_id} is already on lane {sequence.lane}"
-            assert 0 < tokens <= sequence.pending, f"{tokens} tokens of {sequence.pending} pending"
-            assert not work.target or tokens == sequence.known, "only whole prompts are written through"
+            known = sequence.request.prompt_tokens + sequence.generated
+            assert 0 < tokens <= known - computed, f"{tokens} tokens of {known - computed} pending"
+            assert not target or tokens == known, "only whole prompts are written through"
             if sequence.pool is None:
                 self.waiting.remove(sequence)
-                sequence.pool = pool.name
-                self._home(pool.name)[sequence.request.request_id] = sequence
-            assert sequence.pool == pool.name, f"keys and values lie in {sequence.pool}, the lane works on {pool.name}"
-            missing = -(-(sequence.computed + tokens) // block_size) - len(sequence.blocks)
+                sequence.pool = name
+                self._home(name)[sequence.request.request_id] = sequence
+            assert sequence.pool == name, f"keys and values lie in {sequence.pool}, the lane works on {name}"
+            missing = -(-(computed + tokens) // block_size) - len(sequence.blocks)
             if missing > 0:
                 sequence.blocks += pool.allocate(missing)
             sequence.lane = lane

@@ -46,8 +46,8 @@ def step_shape(chunks: Iterable[Chunk]) -> StepShape:
     """Return the shape of a batch that has not been computed yet."""
     prefill_tokens = prefill_context = prefill_pairs = decode_tokens = decode_context = logits = 0
     for sequence, tokens in chunks:
-        stored = sequence.computed
-        if tokens == 1 and sequence.decoding:
+        stored, generated = sequence.computed, sequence.generated
+        if tokens == 1 and generated and stored == sequence.request.prompt_tokens + generated - 1:  # it decodes
             decode_tokens += 1
             decode_context += stored + 1
             logits += 1

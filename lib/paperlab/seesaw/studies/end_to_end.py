@@ -36,12 +36,17 @@ class Cell:
 
 
 def best_runs(cell: Cell) -> list[dict[str, object]]:
-    """Return a row for the best run of each kind: the fastest simulated of the `simulate` best forecasts."""
+    """Return a row for the best run of each kind: the fastest simulated of the `simulate` best forecasts.
+
+    Forecasts of pairs are within a percent or two, those of static layouts within fifteen: of pairs one less is
+    simulated.
+    """
     work = workload(cell.workload, cell.requests, cell.seed)
     rows = []
     for kind, runs in zip(KINDS, (static_runs, resharding_runs), strict=True):
         candidates = list(runs(preset(cell.model), cell.node, cell.gpus))
-        ranked = sorted(candidates, key=lambda run: estimate_s(run, work.requests))[: cell.simulate]
+        few = cell.simulate if kind == "static" else max(1, cell.simulate - 1)
+        ranked = sorted(candidates, key=lambda run: estimate_s(run, work.requests))[:few]
         scored = [(run, run.simulate(work)) for run in ranked]
         run, log = min(scored, key=lambda pair: pair[1].end_s)
         rows.append({
@@ -161,11 +166,18 @@ def varied(on: Node, variant: str) -> Node:
 
 
 def sensitivity(todo: Sequence[Cell], workers: int) -> pd.DataFrame:
-    """Return the forecast speed-ups of Fig. 10 under one changed assumption at a time, by device and over all."""
+    """Return the forecast speed-ups of Fig. 10 under one changed assumption at a time, by device and over all.
+
+    Forecasts take static layouts for up to 15 % slower than they are, so the speed-ups are too high; what counts is
+    `over_calibrated`, the geometric mean over that of the unchanged node.
+    """
     frames = []
     for variant, rows in zip(VARIANTS, spread(partial(_forecast, list(todo)), VARIANTS, workers), strict=True):
         frames.append(speedups(pd.DataFrame(rows)).assign(variant=variant))
-    return pd.concat(frames, ignore_index=True)[["variant", "device", "cells", "geometric_mean", "least", "largest"]]
+    frame = pd.concat(frames, ignore_index=True)
+    base = frame[frame["variant"] == "as calibrated"].set_index("device")["geometric_mean"]
+    frame["over_calibrated"] = frame["geometric_mean"] / frame["device"].map(base)
+    return frame[["variant", "device", "cells", "geometric_mean", "over_calibrated", "least", "largest"]]
 
 
 def _forecast(todo: list[Cell], variant: str) -> list[dict[str, object]]:
