@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from paperlab.mist.models import SIZES
 
@@ -36,10 +36,10 @@ class Config:
             raise ValueError(f"sizes are {', '.join(named)}; choose from {', '.join(SIZES)}")
         if not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families are {self.families}; choose from {', '.join(FAMILIES)}")
-        counts = (
-            self.pipeline_draws, self.front_draws, self.interference_points, self.interference_repeats,
-            self.aceso_evaluations, self.executed_step, self.timing_rounds,
-            *self.sensitivity_layers, *self.sensitivity_batches,
-        )  # fmt: skip
-        if not self.seeds or min(counts) < 1:
-            raise ValueError(f"Config: seeds {self.seeds} must not be empty and all counts must be positive")
+        if not self.seeds:
+            raise ValueError("seeds is empty; give at least one")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if item.name != "seeds" and isinstance(number, int) and number < 1:
+                    raise ValueError(f"{item.name} is {value}; write positive numbers")

@@ -91,7 +91,7 @@ def check_front(front: Callable[[list[tuple[float, float]]], list[tuple[float, f
     """Check `front(points)`: the points (t, d) that no other one matches or beats in both."""
     generator = np.random.default_rng(0)
     for count in (1, 5, 60):
-        points = [(float(t), float(d)) for t, d in generator.integers(0, 12, (count, 2))]
+        points = [(float(t), float(12 - t + more)) for t, more in generator.integers(0, 12, (count, 2))]
         right = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
         found = front(points)
         expect(set(found) <= set(points), "return some of the points given")

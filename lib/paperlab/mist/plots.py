@@ -130,13 +130,17 @@ def exhibit_interference_cpu(table: pd.DataFrame) -> Figure:
 def exhibit_pipeline_formula(table: pd.DataFrame) -> Figure:
     """Error of both formulas against the event simulation, a row per scenario."""
     figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    shown = table.assign(percent=100 * table.error)
-    sns.boxplot(
-        shown, y="scenario", x="percent", hue="formula", ax=axes, fliersize=2, linewidth=0.8, whis=(0, 100),
-        palette=[_COLORS[0], _COLORS[1]],
-    )  # fmt: skip
+    scenarios = list(table.scenario.unique())
+    for index, (formula, part) in enumerate(table.groupby("formula", sort=False)):
+        of = (100 * part.error).groupby(part.scenario).quantile(np.array([0, 0.25, 0.5, 0.75, 1])).unstack().loc[scenarios]
+        at = np.arange(len(scenarios)) + 0.3 * index
+        axes.hlines(at, of[0.0], of[1.0], color=_COLORS[index], linewidth=1)
+        axes.hlines(at, of[0.25], of[0.75], color=_COLORS[index], linewidth=6, alpha=0.6)
+        axes.plot(of[0.5], at, "o", color=_COLORS[index], markersize=5, label=formula)
+    axes.set_yticks(np.arange(len(scenarios)) + 0.15, scenarios)
+    axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set(xlabel="error against event-driven 1F1B (%); whiskers: all draws", ylabel="")
+    axes.set(xlabel="error against event-driven 1F1B (%): median, quartiles, all draws", ylabel="")
     axes.legend(title=None, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 

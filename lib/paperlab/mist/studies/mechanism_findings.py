@@ -105,6 +105,8 @@ def timing_findings(overlap: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[F
     note = f"{overlap.ratio.min():.2f} to {overlap.ratio.max():.2f} in {len(overlap)} repeats"
     yield Finding("MI-086", float(overlap.ratio.median()), CPU, "overlap", note)
     row = accuracy.iloc[0]
+    if row.plans < 20:  # a rank correlation of a few plans says nothing
+        return
     errors = f"{row.raw_error_percent:.0f} % raw, {row.mean_shifted_error_percent:.0f} % shifted"
     note = f"{row.plans:.0f} plans; mean error {errors}"
     yield Finding("MI-083", float(row.kendall_tau), CPU, "executed_accuracy", note)
