@@ -34,6 +34,7 @@ from paperlab.transformer import ModelShape
 from paperlab.transformer.model import Decoder
 
 CPU_KV_BYTES = 64 << 20  # of a replica's devices together, where nothing else is asked for
+SHARED_GPU = "none: ranks share a GPU"  # no class of evidence, so such times cannot be recorded
 STAGED_BATCHES = 2  # prompt batches whose keys and values may be on their way to the host at once
 
 
@@ -234,10 +235,13 @@ class ReshardingEngine:
 
     def _about(self, policy: Policy) -> dict[str, Any]:
         options, (first, second) = self.options, self.layouts
+        machine = described(torch.device(options.device), options.weights_dtype)
+        if self.pool.shared:
+            machine["evidence"] = SHARED_GPU
         emulated = {name: getattr(options, name) for name in ("host_link_Bps", "peer_bus_Bps")}
         return {
             "system": policy.name, "model": self.shape.name, "lanes": tuple(lane.name for lane in policy.lanes),
             "layout": str(first) if first == second else f"{first}→{second}", "ranks": first.ranks,
             "seed": options.seed, "kv_blocks": self.device_blocks, "host_blocks": self.host_blocks,
             "block_size": options.block_size, "copies": options.copies, "shared_gpu": self.pool.shared,
-        } | emulated | described(torch.device(options.device), options.weights_dtype)  # fmt: skip
+        } | emulated | machine  # fmt: skip

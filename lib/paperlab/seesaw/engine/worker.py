@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -101,6 +102,7 @@ class Rank:
 
 def serve(place: RankPlace, orders: Mapping[str, Connection], reports: Connection) -> None:
     """Run a rank; the target of its process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the driver's, which then ends its ranks
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # names of this machine may not resolve
