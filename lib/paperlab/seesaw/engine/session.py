@@ -190,6 +190,7 @@ class Session:
             tables = [chunk.sequence.blocks for chunk in batch.chunks]
             part, starts = self.host.part(shard), batch.starts[:-1]
             return WriteThrough(self.writer, part, order.job, batch.lengths, starts, tables, shard, self.device)
+        assert shard == self._decoding, "what stays on the device is laid out for decoding"
         if self.device.type != "cuda":
             return PagedAttention(self.store, batch)
         from paperlab.serving.engine.triton_attention import TritonAttention

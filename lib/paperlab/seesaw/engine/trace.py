@@ -97,8 +97,9 @@ class Trace:
         rows = []
         for switch in self.log.switches:
             start_s, end_s = switch.start_s + self._record.origin_s, switch.end_s + self._record.origin_s
-            moved = sum(span.moved_bytes for span in loads if start_s <= span.start_s <= end_s)
-            device = switch.lane.partition(".")[0]
+            device, ranks = switch.lane.partition(".")[0], Layout.parse(switch.target).replica_ranks
+            own = [span for span in loads if span.rank // ranks == int(device.removeprefix("gpu"))]
+            moved = sum(span.moved_bytes for span in own if start_s <= span.start_s <= end_s)
             rows.append((device, switch.source, switch.target, switch.start_s, switch.end_s, moved))
         return pd.DataFrame(rows, columns=["device", "source", "target", "start_s", "end_s", "weight_bytes"])
 
