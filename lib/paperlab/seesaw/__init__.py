@@ -12,6 +12,7 @@ From the paper's parts to files:
     simulated runs, a fast forecast of them          simulation.py, estimate.py
     plan search (§6.2)                               search.py
     real processes (§5)                              engine
+    what only a GPU shows                            gpu_evidence.py, from gpu
     measured on a GPU                                gpu_evidence.py, from gpu
     workloads (§6.1, Fig. 9)                         workloads.py
     tables and figures                               experiments.py, plots.py, sweep_plots.py, from studies

@@ -69,6 +69,11 @@ def test_policies_that_do_not_fit(two):
         assert len(made.generate([[1, 2]], 2)[0].tokens) == 2
 
 
+def test_a_pool_of_another_device(two):
+    with pytest.raises(ValueError, match="device is 'cuda'; the pool's ranks run on cpu"):
+        engine(two, "P2", "T2", device="cuda")
+
+
 def test_prompts_that_are_none(two):
     with engine(two, "P2", "T2", copies="none") as made:
         with pytest.raises(ValueError, match="prompt 1 has token 96; ids go from 0 to 95"):

@@ -65,4 +65,5 @@ def test_tokens_on_a_gpu(prefill, decode):
     options = tiers(6, 40) | {"device": "cuda", "share_gpu": True, "dtype": torch.float32}
     with ReshardingEngine(decoder(), prefill, decode, **options) as made:
         assert tokens(made.generate(prompts(), NEW_TOKENS)) == hugging_face(TINY)
-        assert made.log.about["evidence"] == "measured-gpu"
+        shared = made.pool.shared  # their times say nothing then
+        assert made.log.about["evidence"] == ("none: ranks share a GPU" if shared else "measured-gpu")

@@ -69,9 +69,15 @@ def test_layers_leave_while_later_ones_are_computed(two, copies):
     own = table[table["rank"] == 0]
     out, compute = own[own.kind == "swap-out"], own[own.kind == "prefill"].iloc[0]
     assert out.layer.tolist() == list(Layout.parse("P2").layers(TINY, 0))
+    second = table[(table["rank"] == 1) & (table.kind == "swap-out")]
+    assert second.layer.tolist() == list(Layout.parse("P2").layers(TINY, 1))
     assert out.start_s.iloc[0] < compute.end_s
     assert out.end_s.max() - out.start_s.min() >= 0.49
     assert (compute.end_s < out.end_s.iloc[-1]) == (copies == "overlapped")
+    layers = own[own.lane == "layers"]
+    assert layers.layer.tolist() == [layer for layer in out.layer for _ in ("qkv", "attention")]
+    made_s = layers[layers.kind == "qkv"].end_s
+    assert (out.start_s.to_numpy() >= made_s.to_numpy()).all()  # no copy starts before there is something to copy
 
 
 def test_what_is_on_its_way_is_bounded(two):

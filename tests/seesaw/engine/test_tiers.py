@@ -5,13 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paperlab.seesaw.engine.session import shared_heads
 from paperlab.seesaw.engine.tiers import (
     HostStore,
     block_slots,
     device_store,
     pack,
     row_slots,
+    shared_heads,
     tokens_of,
     unpack,
 )  # fmt: skip

@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
+import transformers as hf
 
+from paperlab.seesaw.engine import ReshardingEngine
 from paperlab.serving import Limits
 from tests.seesaw.engine.oracle import (
     NEW_TOKENS,
@@ -16,6 +19,7 @@ from tests.seesaw.engine.oracle import (
     tokens,
 )  # fmt: skip
 from tests.seesaw.small import TINY
+from tests.transformer.hugging_face import config
 
 ONE_KV_HEAD = replace(TINY, name="one kv head", kv_heads=1)
 TIED = replace(TINY, name="tied", tied_embeddings=True, vocab=97)
@@ -152,6 +156,28 @@ def test_a_stop_token_ends_a_text(two):
         end = whole.index(stop) + 1 if stop in whole else NEW_TOKENS
         assert found.tokens == whole[:end]
         assert found.finish_reason == ("stop" if stop in whole else "length")
+
+
+def test_a_folder_of_hugging_face(two, tmp_path):
+    folder = tmp_path / "a folder"
+    torch.manual_seed(0)
+    made = hf.LlamaForCausalLM(config(TINY)).eval()
+    made.save_pretrained(folder)
+    prompt = list(prompts()[1])
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    expected = made.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **options)
+    with ReshardingEngine(folder, "P2", "T2", pool=two) as loaded:
+        loaded.stop_tokens = ()
+        assert loaded.generate([prompt], 6)[0].tokens == tuple(expected[0, len(prompt) :].tolist())
+
+
+def test_orders_larger_than_a_pipe_do_not_wait_for_each_other(two):
+    """Many long micro-batches at once: the driver sends while the ranks report."""
+    lengths = (500,) * 24
+    shape = replace(TINY, layers=2, vocab=2**16, hidden=8, head_dim=8, ffn=8)
+    with engine(two, "P2", "T2", shape, host_blocks=1000, limits=Limits(4000, 64), device_blocks=1000) as made:
+        done = made.generate(prompts(lengths, shape.vocab), 1)
+    assert all(len(item.tokens) == 1 for item in done)
 
 
 def test_weights_come_from_the_given_decoder(two):

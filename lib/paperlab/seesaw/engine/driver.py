@@ -102,6 +102,7 @@ class Driver:
             self._hear(self.pool.receive())
         if self.cluster.unfinished:
             raise Stalled(f"{self.policy.name}: {self.cluster.unfinished} requests left and nothing to run")
+        self.cluster.check()  # every block is free again
         return self.cluster.log
 
     def _prepare(self, configurations: Mapping[str, str]) -> None:

@@ -47,7 +47,7 @@ def demands(shard: Shard, step: StepShape) -> NDArray[np.float64]:
 class MeasuredRates:
     """Seconds per unit of each of `TERMS`; seconds per micro-batch between ranks and driver; bytes per second.
 
-    `fit_error` is the mean relative error over the fitted spans.
+    `fit_error` is the mean relative error over the fitted micro-batches.
     """
 
     seconds_per: tuple[float, ...]
@@ -61,26 +61,28 @@ class MeasuredRates:
 def fit(traces: Sequence[Trace], model: ModelShape) -> MeasuredRates:
     """Fit all rates to some runs of the engine, in fp32.
 
-    Terms by non-negative least squares of relative errors, then scaled so that the seconds add up to those measured,
-    since a busy machine's stragglers belong to the mean.
+    Micro-batches that recur count with their median, by non-negative least squares of relative errors; then all rates
+    are scaled so that the seconds add up to those measured, since a busy machine's stragglers belong to the mean.
 
     Raises:
-        ValueError: fewer than 30 micro-batches at a stage.
+        ValueError: fewer than 30 different micro-batches at a stage.
     """
     from scipy.optimize import nnls
 
-    rows, seconds = [], []
+    found: dict[tuple[str, int, StepShape], list[float]] = {}
     for trace in traces:
         for layout, stage, step, span_s in trace.stage_times():
-            shard = Layout.parse(layout).shard(model, stage * Layout.parse(layout).tp)
-            rows.append(demands(shard, step))
-            seconds.append(span_s)
-    if len(rows) < FEWEST_SPANS:
-        raise ValueError(f"fit: {len(rows)} micro-batches at a stage; at least {FEWEST_SPANS} are needed")
-    terms, times = np.array(rows), np.array(seconds)
+            found.setdefault((layout, stage, step), []).append(span_s)
+    if len(found) < FEWEST_SPANS:
+        raise ValueError(f"fit: {len(found)} different micro-batches at a stage; at least {FEWEST_SPANS} are needed")
+    layouts = {name: Layout.parse(name) for name, _, _ in found}
+    shards = {(name, stage): layouts[name].shard(model, stage * layouts[name].tp) for name, stage, _ in found}
+    terms = np.array([demands(shards[name, stage], step) for name, stage, step in found])
+    times = np.array([np.median(seconds) for seconds in found.values()])
     rates, _ = nnls(terms / times[:, None], np.ones(len(times)))
-    rates *= times.sum() / (terms @ rates).sum()
     error = np.abs(terms @ rates / times - 1).mean()
+    often = np.array([len(seconds) for seconds in found.values()])
+    rates *= sum(map(sum, found.values())) / (terms @ rates * often).sum()
     load_Bps, out_Bps, in_Bps = (_rate(traces, kind) for kind in ("load", "swap-out", "swap-in"))
     return MeasuredRates(tuple(rates.tolist()), _dispatch_s(traces), load_Bps, out_Bps, in_Bps, float(error))
 

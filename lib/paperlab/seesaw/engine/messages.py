@@ -55,11 +55,12 @@ class Close(NamedTuple):
 class Span(NamedTuple):
     """What a rank did when; seconds of the machine's monotonic clock, so that ranks compare.
 
-    `kind` is prefill, decode, mixed, wait (for the stage before), swap-out, swap-in or load.
+    `kind` is prefill, decode, mixed, wait (for the stage before), swap-out, swap-in or load; on the lane `layers`, of
+    a prompt batch whose layers leave, qkv or attention (and the MLP).
     """
 
     rank: int
-    lane: str  # compute, out or in
+    lane: str  # compute, layers, out or in
     kind: str
     start_s: float
     end_s: float

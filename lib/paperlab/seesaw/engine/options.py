@@ -9,7 +9,8 @@ import torch
 
 from paperlab.seesaw.engine.session import DTYPE_NAMES
 from paperlab.seesaw.engine.write_through import Copies
-from paperlab.serving.policy import Limits, Policy
+from paperlab.seesaw.layout import Layout
+from paperlab.serving.policy import Limits, Policy, make_policy
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,16 @@ class EngineOptions:
     def weights_dtype(self) -> torch.dtype:
         """The dtype of weights and cache."""
         return self.dtype or (torch.bfloat16 if self.device == "cuda" else torch.float32)
+
+    def make_policy(self, prefill: Layout, decode: Layout) -> Policy:
+        """Return the scheduler for these layouts; ValueError for an unknown one, or a static one with two layouts."""
+        if not isinstance(self.policy, str):
+            return self.policy
+        if self.policy.startswith("static"):
+            if prefill != decode:
+                raise ValueError(f"policy is {self.policy!r}; prefill and decode must be one layout then")
+            return make_policy(self.policy, limits=self.limits, layout=prefill)
+        return make_policy(
+            self.policy, limits=self.limits, prefill=prefill.replica, decode=decode.replica, replicas=prefill.dp,
+            prefetch_in_prefill=self.prefetch_in_prefill,
+        )  # fmt: skip

@@ -26,7 +26,7 @@ from paperlab.serving.engine.memory import block_bytes
 from paperlab.serving.engine.prompts import per_prompt, to_ids
 from paperlab.serving.engine.resources import Model, load_model
 from paperlab.serving.events import EventLog
-from paperlab.serving.policy import Policy, make_policy
+from paperlab.serving.policy import Policy
 from paperlab.serving.request import Request
 from paperlab.serving.simulator import Stalled
 from paperlab.serving.workload import Workload
@@ -34,6 +34,7 @@ from paperlab.transformer import ModelShape
 from paperlab.transformer.model import Decoder
 
 CPU_KV_BYTES = 64 << 20  # of a replica's devices together, where nothing else is asked for
+SHARED_GPU = "none: ranks share a GPU"  # no class of evidence, so such times cannot be recorded
 STAGED_BATCHES = 2  # prompt batches whose keys and values may be on their way to the host at once
 
 
@@ -75,7 +76,7 @@ class ReshardingEngine:
         loaded = Model(model) if isinstance(model, Decoder) else self._load(model)
         self.shape, self.stop_tokens, self.tokenizer = loaded.decoder.shape, loaded.stop_tokens, loaded.tokenizer
         self._check(pool)
-        self._policy = self._make_policy()
+        self._policy = self.options.make_policy(*self.layouts)
         self.log, self._record, self._loaded = EventLog(), Record(), dict[str, str]()
         self._memory: HostMemory | None = None
         self._owns_pool = pool is None
@@ -159,23 +160,12 @@ class ReshardingEngine:
             raise ValueError(f"prefill is {first}, decode {second}; DP and the number of ranks must be the same")
         for layout in self.layouts:
             layout.check(self.shape)
+        if pool is not None and pool.device != self.options.device:
+            raise ValueError(f"device is {self.options.device!r}; the pool's ranks run on {pool.device}")
         if pool is not None and (pool.ranks != first.ranks or pool.engine is not None):
             raise ValueError(
                 f"pool has {pool.ranks} ranks, in use: {pool.engine is not None}; {first} needs {first.ranks} idle ones"
             )
-
-    def _make_policy(self) -> Policy:
-        options, (first, second) = self.options, self.layouts
-        if not isinstance(options.policy, str):
-            return options.policy
-        if options.policy.startswith("static"):
-            if first != second:
-                raise ValueError(f"policy is {options.policy!r}; prefill and decode must be one layout then")
-            return make_policy(options.policy, limits=options.limits, layout=first)
-        return make_policy(
-            options.policy, limits=options.limits, prefill=first.replica, decode=second.replica, replicas=first.dp,
-            prefetch_in_prefill=options.prefetch_in_prefill,
-        )  # fmt: skip
 
     def _open(self, decoder: Decoder) -> None:
         """Lay weights and the host's tier out, let the ranks map them, and agree on the size of the device's tier."""
@@ -234,10 +224,13 @@ class ReshardingEngine:
 
     def _about(self, policy: Policy) -> dict[str, Any]:
         options, (first, second) = self.options, self.layouts
+        machine = described(torch.device(options.device), options.weights_dtype)
+        if self.pool.shared:
+            machine["evidence"] = SHARED_GPU
         emulated = {name: getattr(options, name) for name in ("host_link_Bps", "peer_bus_Bps")}
         return {
             "system": policy.name, "model": self.shape.name, "lanes": tuple(lane.name for lane in policy.lanes),
             "layout": str(first) if first == second else f"{first}→{second}", "ranks": first.ranks,
             "seed": options.seed, "kv_blocks": self.device_blocks, "host_blocks": self.host_blocks,
             "block_size": options.block_size, "copies": options.copies, "shared_gpu": self.pool.shared,
-        } | emulated | described(torch.device(options.device), options.weights_dtype)  # fmt: skip
+        } | emulated | machine  # fmt: skip

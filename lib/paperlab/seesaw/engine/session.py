@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from paperlab.seesaw.engine.communicators import Communicators, Links
 from paperlab.seesaw.engine.messages import ChunkOrder, Forward, Load, Report, Span, Swap
 from paperlab.seesaw.engine.shard_model import ShardModel
 from paperlab.seesaw.engine.shared import map_shared
-from paperlab.seesaw.engine.tiers import HostStore, device_store
+from paperlab.seesaw.engine.tiers import HostStore, device_store, shared_heads
 from paperlab.seesaw.engine.transfers import EmulatedLink, transfers
 from paperlab.seesaw.engine.weights import HostWeights, WeightMemory, host_bytes
 from paperlab.seesaw.engine.write_through import Copies, Writer, WriteThrough
@@ -120,14 +120,16 @@ class Session:
         if not model.shard.is_first:
             begin_s = time.perf_counter()
             spans.append(Span(self.rank, "compute", "wait", asked_s, begin_s, order.job))
-        x = model.layers(x, batch.positions_1N, self._attend(order, batch))
+        attend = self._attend(order, batch)
+        x = model.layers(x, batch.positions_1N, attend)
         emitted = self._out(model, x, batch)
         self._synchronize()
         network_s = model.links.network_s - network_s
         span = Span(self.rank, "compute", order.kind, begin_s, time.perf_counter(), order.job)
         spans.append(span._replace(tokens=batch.starts[-1], network_s=network_s))
-        if order.write_through:
+        if isinstance(attend, WriteThrough):
             self.writer.end(order.job)
+            spans += self._layer_spans(order.job, model, attend, spans[-1].end_s)
         self._report(
             Report(
                 self.rank,
@@ -186,9 +188,9 @@ class Session:
         shard = self.models[self.loaded].shard
         if order.write_through:
             tables = [chunk.sequence.blocks for chunk in batch.chunks]
-            part, shared = self.host.part(shard), shared_heads(shard)
-            starts = batch.starts[:-1]
-            return WriteThrough(self.writer, part, order.job, batch.lengths, starts, tables, shared, self.device)
+            part, starts = self.host.part(shard), batch.starts[:-1]
+            return WriteThrough(self.writer, part, order.job, batch.lengths, starts, tables, shard, self.device)
+        assert shard == self._decoding, "what stays on the device is laid out for decoding"
         if self.device.type != "cuda":
             return PagedAttention(self.store, batch)
         from paperlab.serving.engine.triton_attention import TritonAttention
@@ -210,6 +212,16 @@ class Session:
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
+    def _layer_spans(self, job: int, model: ShardModel, attend: WriteThrough, end_s: float) -> Iterator[Span]:
+        """Yield when each layer made its keys and values, and what its copy can hide behind; a GPU's clock differs."""
+        if self.device.type == "cuda":
+            return
+        first = model.shard.layers.start
+        for layer, (begin_s, made_s) in enumerate(zip(model.marks_s, attend.marks_s, strict=True)):
+            after_s = model.marks_s[layer + 1] if layer + 1 < len(model.marks_s) else end_s
+            yield Span(self.rank, "layers", "qkv", begin_s, made_s, job, first + layer)
+            yield Span(self.rank, "layers", "attention", made_s, after_s, job, first + layer)
+
     def _written(self, job: int, spans: list[Span], nbytes: int) -> None:
         self._report(Report(self.rank, job, "written", tuple(spans), {"kv_out_bytes": nbytes}))
 
@@ -226,9 +238,3 @@ def restored(orders: tuple[ChunkOrder, ...]) -> tuple[list[Chunk], dict[int, lis
         chunks.append(Chunk(Sequence(request, order.stored, blocks=order.blocks), order.tokens))
         tokens[order.request] = [0] * order.stored + order.ids
     return chunks, tokens
-
-
-def shared_heads(shard: Shard) -> tuple[int, int]:
-    """Return this rank's place among those that hold the same key/value heads, and how many they are."""
-    copies = max(1, shard.layout.tp // shard.model.kv_heads)
-    return shard.tp_rank % copies, copies

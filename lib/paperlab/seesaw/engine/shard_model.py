@@ -5,6 +5,7 @@ Legend: N tokens of the batch, H hidden, L rows whose next token comes out, V vo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ class ShardModel:
         self.blocks = [_block(shard, index, tensors, links) for index in range(len(shard.layers))]
         some = next(iter(tensors.values()))
         self.dtype, self.device = some.dtype, some.device
+        self.marks_s: list[float] = []  # when each layer of the last pass began
         self._frequencies = rotary_frequencies(shard.model, self.device)
 
     def hidden(self, ids_1N: Tensor) -> Tensor:
@@ -55,8 +57,9 @@ class ShardModel:
 
     def layers(self, x_1NH: Tensor, positions_1N: Tensor, attend: Attend) -> Tensor:
         """Return the hidden states after this stage's layers; `attend` counts layers from the stage's first."""
-        rotary = self._rotary(positions_1N)
+        rotary, self.marks_s = self._rotary(positions_1N), []
         for layer, block in enumerate(self.blocks):
+            self.marks_s.append(time.perf_counter())
             x_1NH = block(x_1NH, rotary, layer, attend)
         return x_1NH
 

@@ -39,6 +39,12 @@ def device_store(shard: Shard, blocks: int, block_size: int, dtype: torch.dtype,
     return KvStore(own, blocks, block_size, dtype, device)
 
 
+def shared_heads(shard: Shard) -> tuple[int, int]:
+    """Return this rank's place among those that hold the same key/value heads, and how many they are."""
+    copies = max(1, shard.layout.tp // shard.model.kv_heads)
+    return shard.tp_rank % copies, copies
+
+
 def block_slots(blocks: list[int], block_size: int, device: torch.device) -> Tensor:
     """Return the places, M S, of the tokens of paged `blocks`."""
     first_M1 = torch.tensor(blocks, device=device)[:, None] * block_size

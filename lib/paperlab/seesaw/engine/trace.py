@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 COLORS = {
     "prefill": "#0173b2", "decode": "#de8f05", "mixed": "#949494", "wait": "#ececec", "swap-out": "#029e73",
-    "swap-in": "#56b4e9", "load": "#cc3311",
+    "swap-in": "#56b4e9", "load": "#cc3311", "qkv": "#0173b2", "attention": "#7fb8d8",
 }  # fmt: skip
+LANES = ("compute", "layers", "out", "in")
 COUNTS = (
     "forwards", "prefill_tokens", "decode_tokens", "mixed_tokens", "all_reduce", "all_reduce_bytes", "all_gather",
     "sent", "sent_bytes", "kv_out_bytes", "kv_in_bytes", "loads", "weight_bytes",
@@ -96,8 +97,9 @@ class Trace:
         rows = []
         for switch in self.log.switches:
             start_s, end_s = switch.start_s + self._record.origin_s, switch.end_s + self._record.origin_s
-            moved = sum(span.moved_bytes for span in loads if start_s <= span.start_s <= end_s)
-            device = switch.lane.partition(".")[0]
+            device, ranks = switch.lane.partition(".")[0], Layout.parse(switch.target).replica_ranks
+            own = [span for span in loads if span.rank // ranks == int(device.removeprefix("gpu"))]
+            moved = sum(span.moved_bytes for span in own if start_s <= span.start_s <= end_s)
             rows.append((device, switch.source, switch.target, switch.start_s, switch.end_s, moved))
         return pd.DataFrame(rows, columns=["device", "source", "target", "start_s", "end_s", "weight_bytes"])
 
@@ -118,16 +120,19 @@ class Trace:
             rows.append((kind, start_s, end_s, 0 if kind == "load" else len(items), sum(item[3] for item in items)))
         return pd.DataFrame(rows, columns=["kind", "start_s", "end_s", "steps", "tokens"])
 
-    def draw(self, axes: Axes, start_s: float = 0.0, end_s: float | None = None) -> None:
-        """Draw a lane per rank and direction between two times: what was computed, copied and loaded when."""
+    def draw(self, axes: Axes, start_s: float = 0.0, end_s: float | None = None, *, layers: bool = False) -> None:
+        """Draw a lane per rank and direction between two times: what was computed, copied and loaded when.
+
+        With `layers` those of prompt batches have a lane too: what each layer's swap-out runs beside (Fig. 8).
+        """
         from matplotlib.patches import Patch
 
         table = self.table()
         end_s = float(table["end_s"].max()) if end_s is None else end_s
-        table = table[(table["end_s"] > start_s) & (table["start_s"] < end_s)]
-        order = {"compute": 0, "out": 1, "in": 2}
+        shown = (table["end_s"] > start_s) & (table["start_s"] < end_s)
+        table = table[shown if layers else shown & (table["lane"] != "layers")]
         keys = set(zip(table["rank"], table["lane"], strict=True))
-        lanes = sorted(keys, key=lambda lane: (lane[0], order[lane[1]]))
+        lanes = sorted(keys, key=lambda lane: (lane[0], LANES.index(lane[1])))
         for row in table.to_dict("records"):
             low = len(lanes) - 1 - lanes.index((row["rank"], row["lane"])) - 0.4
             bar = (row["start_s"], row["end_s"] - row["start_s"])
@@ -141,10 +146,9 @@ class Trace:
 
     def save(self, path: Path | str) -> Path:
         """Write a trace that ui.perfetto.dev and chrome://tracing open, a process per rank; returns its path."""
-        tids = {"compute": 0, "out": 1, "in": 2}
         events = [
             {
-                "ph": "X", "name": row["kind"], "pid": row["rank"], "tid": tids[row["lane"]],
+                "ph": "X", "name": row["kind"], "pid": row["rank"], "tid": LANES.index(row["lane"]),
                 "ts": 1e6 * row["start_s"], "dur": 1e6 * (row["end_s"] - row["start_s"]),
                 "args": {name: row[name] for name in ("job", "layer", "tokens", "moved_bytes", "network_s")},
             }

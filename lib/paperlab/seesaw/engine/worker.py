@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -38,35 +41,43 @@ class Rank:
         )
         self.communicators = Communicators(place.rank, place.ranks, device, place.via_host)
         self.place, self._orders, self._reports, self._lock = place, orders, reports, threading.Lock()
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.session: Any = None
         self._make_session = Session  # imported by now, which takes a while, so that opening does not
 
     def run(self) -> None:
         """Say that the rank is there, and serve."""
+        threading.Thread(target=self._guarded, args=(self._collect,), name="inbox", daemon=True).start()
         for channel in ("in", "out"):
-            threading.Thread(target=self._guarded, args=(channel, self._swap), name=channel, daemon=True).start()
+            target = partial(self._swap, channel)
+            threading.Thread(target=self._guarded, args=(target,), name=channel, daemon=True).start()
         self.report(Report(self.place.rank, -1, "ready"))
-        self._guarded("main", self._main)
+        self._guarded(self._main)
 
     def report(self, report: Report) -> None:
         """Send to the driver, from any thread."""
         with self._lock:
             self._reports.send(report)
 
-    def _guarded(self, channel: str, handle: Callable[[str, Any], None]) -> None:
+    def _guarded(self, handle: Callable[[], None]) -> None:
         import torch
 
         try:
             with torch.inference_mode():
                 while True:
-                    handle(channel, self._orders[channel].recv())
+                    handle()
         except EOFError:
             os._exit(0)  # the pool has gone
         except Exception as error:
             traceback.print_exc()
             self.report(Report(self.place.rank, -1, "failed", error=f"{type(error).__name__}: {error}"))
 
-    def _main(self, channel: str, order: Any) -> None:
+    def _collect(self) -> None:
+        """Take orders in as they come: a driver that waits to send would not hear the reports that this rank sends."""
+        self._inbox.put(self._orders["main"].recv())
+
+    def _main(self) -> None:
+        order = self._inbox.get()
         if isinstance(order, Forward):
             self.session.forward(order)
         elif isinstance(order, Load):
@@ -77,7 +88,8 @@ class Rank:
             assert isinstance(order, Close), f"unknown order {order!r}"
             self._close()
 
-    def _swap(self, channel: str, order: Any) -> None:
+    def _swap(self, channel: str) -> None:
+        order = self._orders[channel].recv()
         if channel == "in":
             self.session.swap_in(order)
         else:
@@ -89,7 +101,7 @@ class Rank:
         blocks = order.setup.device_blocks
         if not blocks:
             self.report(Report(self.place.rank, -1, "fits", value=self.session.fitting_blocks()))
-            blocks = self._orders["main"].recv()
+            blocks = self._inbox.get()
         self.session.reserve(blocks)
         self.report(Report(self.place.rank, -1, "opened"))
 
@@ -101,6 +113,7 @@ class Rank:
 
 def serve(place: RankPlace, orders: Mapping[str, Connection], reports: Connection) -> None:
     """Run a rank; the target of its process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the driver's, which then ends its ranks
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # names of this machine may not resolve

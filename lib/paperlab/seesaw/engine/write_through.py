@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from paperlab.seesaw.engine.messages import Span
-from paperlab.seesaw.engine.tiers import row_slots
+from paperlab.seesaw.engine.tiers import row_slots, shared_heads
 from paperlab.seesaw.engine.transfers import EmulatedLink, Transfers
+from paperlab.seesaw.layout import Shard
 from paperlab.transformer.model import causal_attention
 
 Copies = Literal["overlapped", "blocking", "none"]
@@ -118,23 +119,26 @@ class WriteThrough:
         lengths: tuple[int, ...],
         starts: tuple[int, ...],
         tables: list[list[int]],
-        shared: tuple[int, int],
+        shard: Shard,
         device: torch.device,
     ) -> None:
-        """`starts` are the sequences' first rows, `tables` their host blocks, `shared` this rank's (place, copies)."""
-        place, copies = shared
+        """`starts` are the sequences' first rows, `tables` their host blocks."""
+        place, copies = shared_heads(shard)
+        self._first_layer = shard.layers.start
         block_size = part_BL2GSD.shape[-2]
         self._spans = [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]
         self._slots_MS = row_slots(list(starts), list(lengths), block_size, device)[place::copies]
         self._blocks = [block for table in tables for block in table][place::copies]
         self._writer, self._part, self._job = writer, part_BL2GSD, job
+        self.marks_s: list[float] = []  # when each layer's keys and values were there
 
     def __call__(self, layer: int, q_1NAD: Tensor, k_1NGD: Tensor, v_1NGD: Tensor) -> Tensor:
         """Return the mixed values of one layer, 1 N A D."""
+        self.marks_s.append(time.perf_counter())
         if self._blocks and self._writer.copies != "none":
             target = self._part[:, layer]
             nbytes = len(self._blocks) * target[0].nbytes
             slab = self._writer.transfers.rows_out(k_1NGD, v_1NGD, self._slots_MS)
-            self._writer.push(LayerCopy(self._job, layer, slab, target, self._blocks, nbytes))
+            self._writer.push(LayerCopy(self._job, self._first_layer + layer, slab, target, self._blocks, nbytes))
         mixed = [causal_attention(layer, *(x[:, rows] for x in (q_1NAD, k_1NGD, v_1NGD))) for rows in self._spans]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)

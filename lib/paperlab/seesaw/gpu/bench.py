@@ -63,7 +63,7 @@ FULL = Scope(
     reload_bytes=8 << 30, copy_blocks=64, copy_model=preset("llama2-70b"),
     replayed=(preset("llama2-70b"), preset("codellama-34b"), preset("llama2-13b")), tps=(1, 2, 4, 8),
     prefill_tokens=(256, 512, 1024, 2048, 4096), decode_batches=(1, 8, 32, 64, 128, 256), context=2048,
-    served=preset("llama-3.1-8b"), requests=64, request_tokens=(2048, 128), repeats=5,
+    served=preset("llama-3.1-8b"), requests=32, request_tokens=(2048, 128), repeats=5,
 )  # fmt: skip
 _TINY = ModelShape(
     name="tiny", layers=4, hidden=64, heads=8, kv_heads=4, ffn=128, vocab=256, max_positions=512,

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paperlab.seesaw.engine.session import shared_heads
 from paperlab.seesaw.engine.shard_model import ShardModel
 from paperlab.seesaw.engine.shared import SharedBuffer
 from paperlab.seesaw.engine.tiers import HostStore
@@ -71,8 +70,7 @@ def _prefill(bench: Bench, model: ShardModel, host: Tensor, tokens: int, copies:
     with torch.inference_mode():
         for job in range(scope.batches):
             table = list(range(job * blocks, (job + 1) * blocks))
-            shared = shared_heads(model.shard)
-            attend = WriteThrough(writer, host, job, (tokens,), (0,), [table], shared, bench.on)
+            attend = WriteThrough(writer, host, job, (tokens,), (0,), [table], model.shard, bench.on)
             model.layers(model.hidden(ids % model.shard.model.vocab), positions, attend)
             writer.end(job)
     bench.synchronize()

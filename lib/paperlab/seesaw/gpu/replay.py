@@ -32,6 +32,7 @@ CHECKED = ModelShape(
     name="checked", layers=5, hidden=128, heads=8, kv_heads=2, ffn=256, vocab=512, max_positions=512,
     mlp="gated", norm="rmsnorm", position="rope",
 )  # fmt: skip
+RUNS = 3  # of a whole workload, after one to warm up
 BLOCK, LAYERS = 16, 2  # two layers, so that the second finds the cache as a deep model's would
 
 
@@ -120,7 +121,7 @@ def one_rank(bench: Bench, policy: str) -> pd.DataFrame:
     with ReshardingEngine(
         decoder, "T1", "T1", policy=policy, device=bench.device, limits=limits, host_kv_bytes=tier
     ) as engine:
-        for repeat in range(-1, scope.repeats):
+        for repeat in range(-1, min(scope.repeats, RUNS)):
             log = engine.serve(work)
             counts, phases = engine.trace().counts(), engine.trace().phases()
             seconds = (phases.end_s - phases.start_s).groupby(phases.kind).sum()

@@ -46,7 +46,8 @@ def prediction(
 
     Returns:
         One row per way and workload that the calibration has not seen: measured_s (median of the rounds),
-        simulated_s, error (simulated / measured - 1), transitions of both, and the fit's mean error.
+        simulated_s, error (simulated / measured - 1), transitions of both, the fit's mean error, and noise: the
+        relative standard error of the measured times. An error of that order says nothing about the simulator.
     """
     ways = pairs(pool.ranks, model)
     seen = [Case(way, _workload(SEEN, requests, seed)) for way in ways]
@@ -77,12 +78,14 @@ def _row(case: Case, found: list[Trace], rates: MeasuredRates, model: ModelShape
     prefill, decode, name = case.way
     policy = make_policy(name, limits=LIMITS, prefill=prefill, decode=decode, prefetch_in_prefill=False)
     predicted = simulate(policy, model, rates, log, case.work)
-    measured_s = float(np.median([trace.log.end_s for trace in found]))
+    times_s = [trace.log.end_s for trace in found]
+    measured_s = float(np.median(times_s))
+    noise = float(np.std(times_s) / np.mean(times_s) / np.sqrt(len(times_s)))
     return {
         "way": case.way.label, "workload": case.work.name, "measured_s": measured_s,
         "simulated_s": predicted.end_s, "error": predicted.end_s / measured_s - 1,
         "transitions": len(log.switches), "simulated_transitions": len(predicted.switches),
-        "fit_error": rates.fit_error,
+        "fit_error": rates.fit_error, "noise": noise,
     } | about(found[-1])  # fmt: skip
 
 
