@@ -7,11 +7,11 @@
 # fills them here are small networks on a synthetic task and on real digits, trained from scratch. After this notebook you can
 #
 # 1. rank five quantization methods at 2 bits with intervals whose unit is the trained network;
-# 2. tell what the border adds, alone and beside QDrop's drop, and which error it repairs;
-# 3. say what it costs, counted for six well-known networks and measured.
+# 2. say how much there is to gain from other roundings of activations, and how much of the output's bias is repaired;
+# 3. say what a border costs, counted for six well-known networks and measured.
 #
-# Cost on 2 cores: `smoke` under 2 minutes, `cpu` about 12 minutes, 2 GiB. Hardware: any CPU; a first run trains the networks
-# (a minute each), later ones find them in the cache.
+# `52_aquant_ablations` takes the method apart. Cost on 2 cores: `smoke` about a minute, `cpu` about 10 minutes by count of
+# iterations, 2 GiB. Hardware: any CPU; a first run trains the networks (a minute each), later ones find them in the cache.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu
@@ -130,79 +130,7 @@ run.save_table(
 )
 
 # %% [markdown]
-# ## 3. Drop and border (S-05)
-#
-# QDrop's noise and the border both prepare a block for quantized activations. Does one replace the other?
-
-# %%
-squares = experiments.exhibit_drop_and_border(config)
-run.save_figure(
-    plots.exhibit_drop_and_border(squares),
-    "drop_and_border",
-    squares,
-    caption="The 2x2 of drop and border, N1 at W2A2.",
-)
-squares.pivot_table(index="net_seed", columns="arm", values="top1", sort=False).round(1)
-
-# %%
-degrees = experiments.exhibit_degrees(config)
-run.save_figure(
-    plots.exhibit_degrees(degrees),
-    "degrees",
-    degrees,
-    caption="Degree of the border without drop, N1 at W2A2.",
-)
-means = degrees.groupby("degree").top1.mean()
-if config.iterations >= 800 and len(means) == 4:
-    ordered = bool(means.is_monotonic_increasing)
-    note = (
-        ", ".join(f"{degree}: {value:.1f}" for degree, value in means.items()) + "; -1 is no border"
-    )
-    print(run.record_claim("RK-4", ordered, evidence="measured-cpu", artifact="degrees", note=note))
-means
-
-# %% [markdown]
-# ### Which errors does the border repair?
-#
-# In closed form the border can be told weight error alone, propagated error as well, or everything. No gradient descent, and
-# weights are rounded to nearest.
-
-# %%
-terms = experiments.table_terms(config)
-run.save_table(terms, "terms_table", caption="Closed-form borders by the errors they know.")
-run.save_figure(plots.table_terms(terms), "terms", terms, caption="The same, a line per net.")
-by_terms = terms.groupby("terms", sort=False).top1.mean()
-if config.iterations >= 800:
-    note = ", ".join(f"{name} {value:.1f}" for name, value in by_terms.items())
-    rises = bool(by_terms.is_monotonic_increasing)
-    print(
-        run.record_claim("AQ-08", rises, evidence="measured-cpu", artifact="terms_table", note=note)
-    )
-by_terms
-
-# %% [markdown]
-# ## 4. Bits
-#
-# At 4 bits all learned methods are within the test set's error of each other: *not resolved*, and not to be ranked.
-
-# %%
-bits = experiments.exhibit_bits(config)
-run.save_figure(plots.exhibit_bits(bits), "bits", bits, caption="Top-1 by bits on the first net.")
-wide = bits.pivot_table(index=["w_bits", "a_bits"], columns="arm", values="top1")
-gain = wide["AQuant"] - wide["QDrop"]
-if config.iterations >= 800 and {(4, 4), (2, 4)} <= set(wide.index):
-    note = (
-        ", ".join(f"W{w}A{a} {value:+.1f}" for (w, a), value in gain.items())
-        + " points of AQuant over QDrop"
-    )
-    shrinks = bool(gain[2, 4] < gain[2, 2])
-    run.record_claim("RK-5", shrinks, evidence="measured-cpu", artifact="bits", note=note)
-    spread = bool(abs(gain[4, 4]) < abs(gain[2, 2]))
-    run.record_claim("RK-2", spread, evidence="measured-cpu", artifact="bits", note=note)
-wide.round(1)
-
-# %% [markdown]
-# ## 5. The output's bias, and the second network
+# ## 3. The output's bias, and the second network
 
 # %%
 bias = run.save_table(
@@ -233,7 +161,7 @@ if config.iterations >= 800:
 part
 
 # %% [markdown]
-# ## 6. Learned borders (S-07)
+# ## 4. Learned borders (S-07)
 
 # %%
 borders = experiments.exhibit_learned_borders(config)
@@ -245,19 +173,7 @@ run.save_figure(
 )
 
 # %% [markdown]
-# ## 7. Sensitivity (S-08)
-
-# %%
-sensitivity = experiments.exhibit_sensitivity(config)
-run.save_figure(
-    plots.exhibit_sensitivity(sensitivity),
-    "sensitivity",
-    sensitivity,
-    caption="Top-1 of one net against calibration images, iterations, granularity and the 8-bit rule.",
-)
-
-# %% [markdown]
-# ## 8. Overhead (S-06)
+# ## 5. Overhead (S-06)
 #
 # Counted for full-size networks at 224×224. A border costs two multiply-adds per activation; a layer spends `C_out·k²` on it, a
 # depthwise layer only `k²`. So "negligible" is true of ResNets and not of networks with depthwise convolutions.
@@ -302,10 +218,9 @@ run.save_figure(
 #
 # 1. Why is the oracle better than any border could be? Which of its inputs does a border not have?
 # 2. `nets` holds four seeds in the `cpu` profile. How wide would the interval of AQuant − QDrop be with two?
-# 3. Set `iteration_counts` in `profiles.toml` to 100 and look at QDrop against AQuant. What would a hasty reader conclude?
 #
 # ## Summary
 #
-# The theorems hold exactly, the count of overhead is exact, and the ranking is what the table of differences says, with its
-# intervals. The paper's own numbers need ImageNet; its headline of 60.31 % for ResNet-18 at W2A2 stands in the ledger as a
-# reference and beside nothing of ours.
+# The count of overhead is exact, and the ranking is what the table of differences says, with its intervals. The paper's own
+# numbers need ImageNet; its headline of 60.31 % for ResNet-18 at W2A2 stands in the ledger as a reference and beside nothing
+# of ours.

@@ -20,7 +20,7 @@ from paperlab.aquant.frame.prefix import Prefix, modes
 from paperlab.aquant.frame.units import Unit, extract
 from paperlab.aquant.quantizer import ActivationQuantizer
 
-IMAGES = 256
+IMAGES = 128
 RIDGE = 1e-4  # relative to the mean of the diagonal
 _CHUNK = 32  # images whose columns are held at once
 

@@ -11,9 +11,10 @@ class Config:
 
     workers: int = 1  # processes, one torch thread each
     draws: int = 100_000  # of the theorems' Monte Carlo
-    train_images: int = 1500  # of the procedural task
-    iterations: int = 30  # per unit; below 800 QDrop loses what it is known for
-    calibration_images: int = 128
+    train_images: int = 1000  # of the procedural task
+    test_images: int = 1000
+    iterations: int = 10  # per unit; below 800 QDrop loses what it is known for
+    calibration_images: int = 64
     nets: tuple[int, ...] = (0,)  # seeds of N1, the unit of every interval
     arms: tuple[str, ...] = ("RTN", "QDrop", "AQuant")
     second_nets: tuple[int, ...] = ()  # seeds of N2, the MobileNetV2-style network
@@ -23,9 +24,10 @@ class Config:
     degrees: tuple[int, ...] = (1,)  # beside 2, which the arm AQuant has
     bit_pairs: tuple[tuple[int, int], ...] = ()  # (weights, activations) beside 2/2, on the first net
     sensitivity_net: int = 0
-    calibration_sizes: tuple[int, ...] = (64,)
+    calibration_sizes: tuple[int, ...] = ()
     iteration_counts: tuple[int, ...] = ()
     granularities: tuple[str, ...] = ("tensor",)
+    stem_rules: tuple[str, ...] = ("none",)  # which layers have 8 bits, beside QDrop's rule
     oracle_images: int = 100
     random_borders: int = 3
     cost_stride: int = 6  # every so many of the layers of two full-size networks are timed

@@ -139,7 +139,7 @@ def exhibit_sensitivity(config: Config) -> pd.DataFrame:
         ],
         "8-bit rule": [
             (rule, _case(config, "AQuant", seed, changes=(("stem_head", rule),) if rule != "qdrop" else ()))
-            for rule in ("none", "qdrop", "brecq")
+            for rule in (*config.stem_rules, "qdrop")
         ],
     }  # fmt: skip
     cases.outcomes([case for items in varied.values() for _, case in items], config.workers)
@@ -186,6 +186,7 @@ def _case(config: Config, arm: str, seed: int, **changes: Any) -> Case:
         "iterations": config.iterations,
         "images": config.calibration_images,
         "train_images": config.train_images,
+        "test_images": config.test_images,
     }
     return Case(arm, seed=seed, **{**sizes, **changes})
 

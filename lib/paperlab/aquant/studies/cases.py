@@ -45,6 +45,7 @@ class Case:
     images: int = 512
     task: str = "gabor"
     train_images: int = 8000
+    test_images: int = 10_000
     changes: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,7 +87,11 @@ def training(case: Case) -> Any:
     from paperlab.aquant.data.tasks import DigitsTask, GaborTask
     from paperlab.aquant.data.training import recipe
 
-    task = DigitsTask() if case.task == "digits" else GaborTask(train_images=case.train_images)
+    task = (
+        DigitsTask()
+        if case.task == "digits"
+        else GaborTask(train_images=case.train_images, test_images=case.test_images)
+    )
     return recipe(case.network, task, seed=case.seed)
 
 
