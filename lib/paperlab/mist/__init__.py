@@ -15,6 +15,7 @@ re-implementation for research. From the paper's parts to files:
     what the artifact publishes                      published.py
     every table and figure                           experiments.py; drawn by plots.py, accuracy_plots.py
                                                      from studies; sizes in config.py
+    measured on a GPU                                gpu_evidence.py, from gpu
     the idea, interactively                          what_if.py, exercises.py
 """
 

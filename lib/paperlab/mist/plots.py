@@ -132,7 +132,8 @@ def exhibit_pipeline_formula(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
     scenarios = list(table.scenario.unique())
     for index, (formula, part) in enumerate(table.groupby("formula", sort=False)):
-        of = (100 * part.error).groupby(part.scenario).quantile(np.array([0, 0.25, 0.5, 0.75, 1])).unstack().loc[scenarios]
+        percent = (100 * part.error).groupby(part.scenario)
+        of = percent.quantile(np.array([0, 0.25, 0.5, 0.75, 1])).unstack().loc[scenarios]
         at = np.arange(len(scenarios)) + 0.3 * index
         axes.hlines(at, of[0.0], of[1.0], color=_COLORS[index], linewidth=1)
         axes.hlines(at, of[0.25], of[0.75], color=_COLORS[index], linewidth=6, alpha=0.6)

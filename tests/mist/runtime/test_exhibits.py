@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 
 from paperlab.mist import accuracy_plots, experiments
 from paperlab.mist.config import Config
+from paperlab.mist.runtime.pool import RankPool
 from paperlab.mist.studies import mechanism_findings, schedule_trace
 
 TINY = Config(executed_step=15, timing_rounds=1)
@@ -49,7 +50,10 @@ def test_a_traced_pipeline_stands_beside_its_simulation(pool):
 
 @pytest.mark.slow
 def test_times_are_predicted_from_a_profile_of_this_machine(pool):
-    times = experiments.exhibit_executed_times(TINY, pool)
+    with RankPool(2) as two:
+        times = experiments.exhibit_executed_times(TINY, two)
+    with pytest.raises(ValueError, match="the pool has 4 ranks; a profile is taken on 2"):
+        experiments.exhibit_executed_times(TINY, pool)
     assert (times.predicted_s > times.published_s).all()
     assert times.predicted_s.between(times.measured_s / 5, times.measured_s * 5).all()
     assert accuracy_plots.exhibit_executed_times(times).axes

@@ -110,7 +110,13 @@ class Profile:
 
 
 def measurement(plans: Sequence[Plan], pool: RankPool, repeats: int) -> list[Measured]:
-    """Return what each rank measured of everything that `plans` need."""
+    """Return what each rank measured of everything that `plans` need.
+
+    Raises:
+        ValueError: the pool does not have two ranks, between which collectives are measured.
+    """
+    if pool.size != 2:
+        raise ValueError(f"the pool has {pool.size} ranks; a profile is taken on 2")
     cells = sorted({(kind, s.micro_batch, s.tp) for plan in plans for s in plan.stages for kind in KINDS})
     return pool.run(measure, plans[0], cells, repeats)
 
