@@ -13,8 +13,8 @@ re-implementation for research. From the paper's parts to files:
     Megatron-LM, DeepSpeed, Aceso, heuristics        baselines
     overlap-centric execution                        runtime
     what the artifact publishes                      published.py
-    every table and figure                           experiments.py; drawn by plots.py, accuracy_plots.py
-                                                     from studies; sizes in config.py
+    every table and figure                           experiments.py; drawn by plots.py, accuracy_plots.py,
+                                                     gantt.py; from studies; sizes in config.py
     measured on a GPU                                gpu_evidence.py, from gpu
     the idea, interactively                          what_if.py, exercises.py
 """

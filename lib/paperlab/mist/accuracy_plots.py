@@ -10,7 +10,8 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from paperlab.mist.plots import SYSTEM_COLORS, draw_gantt
+from paperlab.mist.gantt import draw_gantt
+from paperlab.mist.plots import SYSTEM_COLORS
 from paperlab.mist.runtime.trace import LANES
 
 if TYPE_CHECKING:

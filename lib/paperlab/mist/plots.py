@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from paperlab.mist.baselines import systems
+from paperlab.mist.gantt import draw_gantt
 from paperlab.mist.studies.end_to_end import MIST
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ SYSTEM_COLORS = {
     systems.ACESO: _COLORS[4], MIST: _COLORS[0],
 }  # fmt: skip
 RESOURCES = {"compute": _COLORS[0], "collective": _COLORS[2], "to_device": _COLORS[1], "to_host": _COLORS[4]}
-PHASES = {"forward": _COLORS[0], "backward": _COLORS[1], "first extra": "0.6"}
 
 
 def exhibit_search_space(table: pd.DataFrame) -> Figure:
@@ -40,21 +40,6 @@ def exhibit_search_space(table: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2)
     return figure
-
-
-def draw_gantt(axes: Axes, passes: pd.DataFrame, scale: float = 1.0) -> None:
-    """Draw passes (stage, micro_batch, phase, start_s, end_s) as numbered boxes, times multiplied by `scale`."""
-    for phase, part in passes.groupby("phase"):
-        axes.barh(
-            part.stage, scale * (part.end_s - part.start_s), left=scale * part.start_s, height=0.8,
-            color=PHASES[str(phase)], edgecolor="white", linewidth=0.7, label=phase,
-        )  # fmt: skip
-    for row in passes[passes.micro_batch >= 0].to_dict("records"):
-        middle = scale * (row["start_s"] + row["end_s"]) / 2
-        axes.text(middle, row["stage"], row["micro_batch"], ha="center", va="center", fontsize=7, color="white")
-    axes.set_yticks(sorted(passes.stage.unique()), [f"stage {stage}" for stage in sorted(passes.stage.unique())])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
 
 
 def exhibit_schedule(table: pd.DataFrame) -> Figure:
