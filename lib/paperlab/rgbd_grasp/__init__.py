@@ -17,6 +17,9 @@ from paperlab.rgbd_grasp.geometry.grasp import Grasp, GraspGroup, to_tcp
 from paperlab.rgbd_grasp.geometry.mesh import Mesh
 from paperlab.rgbd_grasp.geometry.rect_grasp import RectGrasp, RectGraspGroup
 from paperlab.rgbd_grasp.geometry.sdf import SdfGrid, mesh_sdf
+from paperlab.rgbd_grasp.labels.grid import ObjectLabels, label_object
+from paperlab.rgbd_grasp.labels.heatmap import heatmap_labels
+from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
 
 __all__ = [
     "Anchors",
@@ -27,13 +30,17 @@ __all__ = [
     "GraspGroup",
     "GraspObject",
     "Mesh",
+    "ObjectLabels",
     "RectGrasp",
     "RectGraspGroup",
     "SdfGrid",
+    "antipodal_grasps",
     "average_precision",
     "avn_anchors",
     "evaluate",
+    "heatmap_labels",
     "label_anchors",
+    "label_object",
     "mesh_sdf",
     "metric_depth",
     "to_tcp",

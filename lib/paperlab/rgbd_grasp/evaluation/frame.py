@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from paperlab.rgbd_grasp.evaluation.collision import collisions, crop
 from paperlab.rgbd_grasp.evaluation.precision import TOP_K, precision_at
 from paperlab.rgbd_grasp.evaluation.scene import Frame
 from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
+from paperlab.rgbd_grasp.geometry.gripper import MAX_WIDTH_M, collisions, crop
 from paperlab.rgbd_grasp.geometry.nms import pose_nms
 from paperlab.rgbd_grasp.geometry.rotations import inverse, move
 from paperlab.rgbd_grasp.labels.force_closure import NO_CLOSURE, smallest_friction
 
-MAX_WIDTH_M = 0.1
 PER_OBJECT = 10
 
 
@@ -85,7 +84,8 @@ def evaluate(frame: Frame, grasps: GraspGroup) -> Evaluated:
     scene = np.concatenate([*frame.clouds, *([] if frame.table is None else [frame.table])])
     for index in np.unique(objects):
         mine = np.flatnonzero(objects == index)
-        collided[mine], empty[mine] = collisions(chosen[mine], crop(scene, frame.clouds[index]))
+        verdict = collisions(chosen[mine], crop(scene, frame.clouds[index]))
+        collided[mine], empty[mine] = verdict.unusable, verdict.empty
         free = mine[~collided[mine]]
         frictions[free] = closing_frictions(frame, int(index), chosen[free])
     order = np.argsort(-chosen.scores, kind="stable")

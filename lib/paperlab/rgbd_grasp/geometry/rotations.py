@@ -46,8 +46,8 @@ def symmetric_distance(a: ArrayLike, b: ArrayLike) -> Floats:
 def check_rotations(name: str, value: ArrayLike, tolerance: float = 1e-3) -> Floats:
     """Return (N, 3, 3) rotations as an array; raises ValueError where one is not orthonormal and right-handed."""
     rotations = floats(name, value, None, 3, 3)
-    error = np.abs(rotations @ rotations.swapaxes(-1, -2) - np.eye(3)).reshape(len(rotations), -1)
-    bad = (error.max(axis=1, initial=0.0) > tolerance) | (np.linalg.det(rotations) < 0)
+    error = np.abs(rotations @ rotations.swapaxes(1, 2) - np.eye(3)).max(axis=(1, 2))
+    bad = (error > tolerance) | (np.linalg.det(rotations) < 0)
     if bad.any():
         raise ValueError(f"{name}: {int(bad.sum())} of {len(bad)} are no rotations, the first at {int(bad.argmax())}")
     return rotations
