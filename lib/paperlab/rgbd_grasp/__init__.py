@@ -5,6 +5,7 @@ paper's parts to files:
 
     grasps, orientations, cameras, solids            geometry
     contacts, force closure, labels, heatmaps        labels
+    Fast Analytic Searching, decoding, workspace     search
     average precision on GraspNet-1Billion           evaluation
 """
 
@@ -20,10 +21,16 @@ from paperlab.rgbd_grasp.geometry.sdf import SdfGrid, mesh_sdf
 from paperlab.rgbd_grasp.labels.grid import ObjectLabels, label_object
 from paperlab.rgbd_grasp.labels.heatmap import heatmap_labels
 from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
+from paperlab.rgbd_grasp.search.decode import Decoding, decode
+from paperlab.rgbd_grasp.search.detector import Detector, detect
+from paperlab.rgbd_grasp.search.fas import Search, search_grasps
+from paperlab.rgbd_grasp.search.workspace import workspace_mask
 
 __all__ = [
     "Anchors",
     "Camera",
+    "Decoding",
+    "Detector",
     "Evaluated",
     "Frame",
     "Grasp",
@@ -34,14 +41,19 @@ __all__ = [
     "RectGrasp",
     "RectGraspGroup",
     "SdfGrid",
+    "Search",
     "antipodal_grasps",
     "average_precision",
     "avn_anchors",
+    "decode",
+    "detect",
     "evaluate",
     "heatmap_labels",
     "label_anchors",
     "label_object",
     "mesh_sdf",
     "metric_depth",
+    "search_grasps",
     "to_tcp",
+    "workspace_mask",
 ]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from paperlab.rgbd_grasp.geometry.checks import Bools, Floats
+from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
 from paperlab.rgbd_grasp.geometry.grasp import HEIGHT_M, GraspGroup
 
 FINGER_M = 0.01  # thickness of a finger, and of the palm
@@ -39,28 +39,31 @@ def crop(points: Floats, around: Floats, margin_m: float = 0.05) -> Floats:
     return points[((points > low) & (points < high)).all(axis=1)]
 
 
+def pairs_within(centers: Floats, points: Floats, radius_m: float) -> tuple[Ints, Ints]:
+    """Return the pairs (rows of `centers` (N, 3), rows of `points` (P, 3)) that are within `radius_m` of each other."""
+    if not len(centers) or not len(points):
+        return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
+    near = cKDTree(centers).sparse_distance_matrix(cKDTree(points), radius_m, output_type="ndarray")
+    return near["i"], near["j"]
+
+
 def collisions(grasps: GraspGroup, points: Floats) -> Collisions:
     """Return which grasps hit `points` (P, 3), a single one being enough, and have fewer than 10 in between."""
     counts = np.zeros((2, len(grasps)), dtype=int)
-    if len(points):
-        tree = cKDTree(points)
-        for start in range(0, len(grasps), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            counts[:, chunk] = _counts(grasps[chunk], points, tree)
+    for start in range(0, len(grasps), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        counts[:, chunk] = _counts(grasps[chunk], points)
     return Collisions(counts[0] > 0, counts[1] < FEWEST_INSIDE)
 
 
-def _counts(grasps: GraspGroup, points: Floats, tree: cKDTree) -> Floats:
+def _counts(grasps: GraspGroup, points: Floats) -> Floats:
     """Return how many points lie in the gripper's boxes and how many between its fingers (2, N)."""
     rotations, depths, half = grasps.rotation_matrices, grasps.depths, grasps.widths / 2
     back = BASE_M + FINGER_M
     middles = grasps.translations + ((depths - back) / 2)[:, None] * rotations[:, :, 0]
     reach = np.sqrt(((depths + back) / 2) ** 2 + (half + FINGER_M) ** 2 + (HEIGHT_M / 2) ** 2) + 1e-6
-    near = tree.query_ball_point(middles, reach, return_sorted=False)
-    grasp = np.repeat(np.arange(len(grasps)), [len(row) for row in near])
-    if not len(grasp):
-        return np.zeros((2, len(grasps)))
-    offsets = points[np.concatenate(near).astype(int)] - grasps.translations[grasp]
+    grasp, point = pairs_within(middles, points, float(reach.max(initial=0.0)))
+    offsets = points[point] - grasps.translations[grasp]
     x, y, z = np.einsum("pi,pij->jp", offsets, rotations[grasp])
     y, level = np.abs(y), np.abs(z) < HEIGHT_M / 2
     along_fingers = level & (x > -BASE_M) & (x < depths[grasp])
