@@ -7,6 +7,7 @@ paper's parts to files:
     contacts, force closure, labels, heatmaps        labels
     Fast Analytic Searching, decoding, workspace     search
     average precision on GraspNet-1Billion           evaluation
+    GraspNet-1Billion's files, read and written      dataset
 """
 
 from paperlab.rgbd_grasp.evaluation.frame import Evaluated, evaluate
