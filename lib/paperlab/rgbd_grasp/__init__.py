@@ -1,0 +1,60 @@
+"""RGBD-Grasp: 7-DoF grasps from color and depth, orientation from color alone (ICRA 2021, arXiv 2103.02184).
+
+Of the paper the abstract could be read, two quoted paragraphs and the released code; methods follow these. From the
+paper's parts to files:
+
+    grasps, orientations, cameras, solids            geometry
+    contacts, force closure, labels, heatmaps        labels
+    Fast Analytic Searching, decoding, workspace     search
+    average precision on GraspNet-1Billion           evaluation
+    GraspNet-1Billion's files, read and written      dataset
+"""
+
+from paperlab.rgbd_grasp.evaluation.frame import Evaluated, evaluate
+from paperlab.rgbd_grasp.evaluation.precision import average_precision
+from paperlab.rgbd_grasp.evaluation.scene import Frame, GraspObject
+from paperlab.rgbd_grasp.geometry.anchors import Anchors, avn_anchors, label_anchors
+from paperlab.rgbd_grasp.geometry.cameras import Camera, metric_depth
+from paperlab.rgbd_grasp.geometry.grasp import Grasp, GraspGroup, to_tcp
+from paperlab.rgbd_grasp.geometry.mesh import Mesh
+from paperlab.rgbd_grasp.geometry.rect_grasp import RectGrasp, RectGraspGroup
+from paperlab.rgbd_grasp.geometry.sdf import SdfGrid, mesh_sdf
+from paperlab.rgbd_grasp.labels.grid import ObjectLabels, label_object
+from paperlab.rgbd_grasp.labels.heatmap import heatmap_labels
+from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
+from paperlab.rgbd_grasp.search.decode import Decoding, decode
+from paperlab.rgbd_grasp.search.detector import Detector, detect
+from paperlab.rgbd_grasp.search.fas import Search, search_grasps
+from paperlab.rgbd_grasp.search.workspace import workspace_mask
+
+__all__ = [
+    "Anchors",
+    "Camera",
+    "Decoding",
+    "Detector",
+    "Evaluated",
+    "Frame",
+    "Grasp",
+    "GraspGroup",
+    "GraspObject",
+    "Mesh",
+    "ObjectLabels",
+    "RectGrasp",
+    "RectGraspGroup",
+    "SdfGrid",
+    "Search",
+    "antipodal_grasps",
+    "average_precision",
+    "avn_anchors",
+    "decode",
+    "detect",
+    "evaluate",
+    "heatmap_labels",
+    "label_anchors",
+    "label_object",
+    "mesh_sdf",
+    "metric_depth",
+    "search_grasps",
+    "to_tcp",
+    "workspace_mask",
+]

@@ -1,0 +1,61 @@
+"""Segments, boxes, points and triangles, pair by pair."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paperlab.rgbd_grasp.geometry.bvh import BoxTest
+from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
+
+_EDGE = 1e-9  # how far outside a triangle, as a fraction of it, a segment still hits it: none slips between two
+
+
+def segments_meet_boxes(start: Floats, step: Floats) -> BoxTest:
+    """Return the test whether segments start + [0, 1]·step meet boxes."""
+    inverse = 1.0 / np.where(step == 0.0, 1e-30, step)
+
+    def test(query: Ints, low: Floats, high: Floats) -> Bools:
+        a = (low - start[query]) * inverse[query]
+        b = (high - start[query]) * inverse[query]
+        enter, leave = np.minimum(a, b).max(axis=1), np.maximum(a, b).min(axis=1)
+        return np.maximum(enter, 0.0) <= np.minimum(leave, 1.0) + _EDGE
+
+    return test
+
+
+def cross_segments(start: Floats, step: Floats, triangles: Floats) -> tuple[Floats, Floats]:
+    """Return the fraction (P,) of each segment at which it crosses its triangle, infinite where it does not.
+
+    Shapes: start, step (P, 3), triangles (P, 3, 3). The second result, (P, 3), weights the triangle's corners.
+    """
+    a, b, c = triangles.swapaxes(0, 1)
+    edge_b, edge_c, from_a = b - a, c - a, start - a
+    p = np.cross(step, edge_c)
+    determinant = np.einsum("ij,ij->i", edge_b, p)
+    scale = 1.0 / np.where(determinant == 0.0, np.inf, determinant)
+    q = np.cross(from_a, edge_b)
+    u = np.einsum("ij,ij->i", from_a, p) * scale
+    v = np.einsum("ij,ij->i", step, q) * scale
+    fraction = np.einsum("ij,ij->i", edge_c, q) * scale
+    hit = (determinant != 0.0) & (u >= -_EDGE) & (v >= -_EDGE) & (u + v <= 1 + _EDGE)
+    hit &= (fraction >= 0.0) & (fraction <= 1.0)
+    return np.where(hit, fraction, np.inf), np.stack([1 - u - v, u, v], axis=-1)
+
+
+def distances_to_triangles(points: Floats, triangles: Floats) -> Floats:
+    """Return the squared distance (P,) of each point (P, 3) from its triangle (P, 3, 3)."""
+    corners = triangles.swapaxes(0, 1)
+    squared = np.full(len(points), np.inf)
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+    area = np.einsum("ij,ij->i", normal, normal)
+    above = area > 0.0  # whether the foot of the perpendicular lies inside: on the inner side of all edges
+    for i in range(3):
+        a, edge = corners[i], corners[(i + 1) % 3] - corners[i]
+        offset = points - a
+        length = np.einsum("ij,ij->i", edge, edge)
+        along = np.einsum("ij,ij->i", offset, edge) / np.where(length == 0.0, 1.0, length)
+        gap = offset - np.clip(along, 0.0, 1.0)[:, None] * edge
+        squared = np.minimum(squared, np.einsum("ij,ij->i", gap, gap))
+        above &= np.einsum("ij,ij->i", np.cross(edge, offset), normal) >= 0.0
+    height = np.einsum("ij,ij->i", points - corners[0], normal) ** 2 / np.where(area == 0.0, 1.0, area)
+    return np.where(above, height, squared)
