@@ -208,7 +208,7 @@ record(findings.accuracy_findings(peaks, times))
 # %% [markdown]
 # GPT-1.3B with math attention has published latencies for every operator; the other rows rest on rates taken from that table,
 # and are too fast by a common factor: messages between stages and gaps between kernels are not in the model. Subtracting one
-# mean error from runs of 10 and of 40 s overcorrects the short ones; dividing a mean ratio out leaves a few percent.
+# mean error from runs of 10 and of 40 s overcorrects the short ones; dividing a mean ratio out leaves a few percent on average.
 #
 # ## 7. End to end
 #
