@@ -66,7 +66,9 @@ def state_bytes(parameters, dp, zero):
 
 # %% tags=["check"]
 exercises.check_state_bytes(state_bytes)
-print(f"right: GPT-1.3B on one GPU needs {state_bytes(1.3e9, 1, 0) / 2**30:.1f} GiB before any activation")
+print(
+    f"right: GPT-1.3B on one GPU needs {state_bytes(1.3e9, 1, 0) / 2**30:.1f} GiB before any activation"
+)
 
 # %% [markdown]
 # ## 2. Formulas instead of simulations
@@ -82,7 +84,12 @@ block = symbolic_trace(spec)["block"]
 print("kept for backward, full:        ", block.saved, "bytes")
 print("kept for backward, checkpointed:", block.input, "bytes")
 fresh = concrete_trace(spec, batch=4, tp=2)["block"]
-print("b = 4, t = 2 substituted:", int(block.saved.at(4, 2)), " traced anew:", int(fresh.saved.at(1, 1)))
+print(
+    "b = 4, t = 2 substituted:",
+    int(block.saved.at(4, 2)),
+    " traced anew:",
+    int(fresh.saved.at(1, 1)),
+)
 
 # %% [markdown]
 # ## 3. The overlapped schedule
@@ -94,7 +101,9 @@ print("b = 4, t = 2 substituted:", int(block.saved.at(4, 2)), " traced anew:", i
 # %%
 factors = mist.cluster("l4", 1, 2).interference
 together_ms = 1e3 * factors.time_s(10e-3, 0.0, 8e-3, 0.0)
-print(f"10 ms of compute beside an 8 ms copy to the device, L4: {together_ms:.1f} ms together, 18 ms one after the other")
+print(
+    f"10 ms of compute beside an 8 ms copy to the device, L4: {together_ms:.1f} ms together, 18 ms one after the other"
+)
 
 # %% [markdown]
 # ### Exercise 2: two operations at once

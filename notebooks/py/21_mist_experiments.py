@@ -106,7 +106,10 @@ run.save_figure(
 # %%
 memory = experiments.exhibit_memory(config)
 run.save_figure(
-    plots.exhibit_memory(memory), "memory", memory, caption="What fills the device at every stage's two peaks."
+    plots.exhibit_memory(memory),
+    "memory",
+    memory,
+    caption="What fills the device at every stage's two peaks.",
 )
 
 # %% [markdown]
@@ -217,9 +220,14 @@ record(findings.accuracy_findings(peaks, times))
 
 # %%
 math = experiments.figure_11(config)
-run.save_table(math, "figure_11_table", caption="GPT on L4 without flash attention (Figure 11), predicted.")
+run.save_table(
+    math, "figure_11_table", caption="GPT on L4 without flash attention (Figure 11), predicted."
+)
 run.save_figure(
-    plots.figure_11(math), "figure_11", math, caption="GPT on L4 without flash attention (Figure 11), predicted."
+    plots.figure_11(math),
+    "figure_11",
+    math,
+    caption="GPT on L4 without flash attention (Figure 11), predicted.",
 )
 record(findings.golden_findings(goldens, math))
 
@@ -232,7 +240,9 @@ run.save_figure(
 
 # %%
 a100 = experiments.exhibit_a100(config)
-run.save_table(a100, "a100_table", caption="A100 with flash attention, predicted from an assumed roofline.")
+run.save_table(
+    a100, "a100_table", caption="A100 with flash attention, predicted from an assumed roofline."
+)
 run.save_figure(
     plots.exhibit_a100(a100),
     "a100",
@@ -248,7 +258,9 @@ record(findings.plan_findings(math, l4, a100))
 # %%
 for name, table in (("figure_11_speedups", math), ("l4_flash_speedups", l4)):
     published = run.save_table(
-        experiments.table_speedups(config, table), name, caption="Speedups: the README's, and predicted over both rows."
+        experiments.table_speedups(config, table),
+        name,
+        caption="Speedups: the README's, and predicted over both rows.",
     )
     record(findings.readme_findings(published, name))
 published
@@ -261,7 +273,9 @@ published
 
 # %%
 steps = experiments.exhibit_breakdown(config)
-run.save_table(steps, "breakdown_table", caption="The best plan of each cumulative space, predicted.")
+run.save_table(
+    steps, "breakdown_table", caption="The best plan of each cumulative space, predicted."
+)
 run.save_figure(
     plots.exhibit_breakdown(steps), "breakdown", steps, caption="What each search dimension adds."
 )
@@ -294,7 +308,10 @@ run.save_figure(
 # %%
 batch = experiments.exhibit_batch(config)
 run.save_figure(
-    accuracy_plots.exhibit_batch(batch), "batch", batch, caption="Predicted throughput against the global batch."
+    accuracy_plots.exhibit_batch(batch),
+    "batch",
+    batch,
+    caption="Predicted throughput against the global batch.",
 )
 
 # %% [markdown]

@@ -42,7 +42,7 @@ numerics = run.save_table(
     "numerics",
     caption="Largest relative deviation of executed plans from one process.",
 )
-numerics.style.format({name: "{:.0e}" for name in ("loss", "gradients", "weights")})
+numerics.style.format(dict.fromkeys(("loss", "gradients", "weights"), "{:.0e}"))
 
 # %% [markdown]
 # ## 2. Memory: measured at the level of storages
@@ -54,7 +54,11 @@ numerics.style.format({name: "{:.0e}" for name in ("loss", "gradients", "weights
 
 # %%
 memory = experiments.exhibit_executed_memory(config, pool)
-run.save_table(memory, "executed_memory_table", caption="Measured and predicted device peaks, by plan and stage.")
+run.save_table(
+    memory,
+    "executed_memory_table",
+    caption="Measured and predicted device peaks, by plan and stage.",
+)
 run.save_figure(
     accuracy_plots.exhibit_executed_memory(memory),
     "executed_memory",
@@ -136,7 +140,9 @@ run.save_figure(
 
 # %%
 times = experiments.exhibit_executed_times(config, pool)
-run.save_table(times, "executed_times_table", caption="Measured and predicted iteration times.", timed=True)
+run.save_table(
+    times, "executed_times_table", caption="Measured and predicted iteration times.", timed=True
+)
 run.save_figure(
     accuracy_plots.exhibit_executed_times(times),
     "executed_times",
