@@ -44,5 +44,5 @@ def draw_speeds(axes: Axes, capacity_GiB: float, attention: Attention) -> None:
     axes.bar_label(bars, labels=[f"{value:.2f}" if value else "does not fit" for value in found], fontsize=8)
     gains = [f"{found['Mist'] / value:.2f}x" if value else "-" for value in found[:2]]
     axes.set_title(f"{capacity_GiB:g} GiB, {attention}: {gains[0]}, {gains[1]}", fontsize=10)
-    axes.set(ylabel="sequences/s (predicted)", ylim=(0, 5))
+    axes.set(ylabel="sequences/s (predicted)", ylim=(0, 6))
     axes.tick_params(axis="x", labelsize=8)

@@ -18,6 +18,7 @@ from paperlab.mist.cost.schedule import block_times, stage_times
 from paperlab.mist.cost.setting import Policies, Setting
 from paperlab.mist.models import ModelSpec
 from paperlab.mist.plan import Plan
+from paperlab.mist.search.candidates import optimistic_s
 from paperlab.mist.search.intra import stage_position
 from paperlab.mist.search.space import Space, settings
 
@@ -35,13 +36,16 @@ def best_uniform(baseline: Uniform, spec: ModelSpec, cluster: Cluster, global_ba
     """Return the fastest plan of `baseline` that fits, or None, and how many plans were compared."""
     best: tuple[float, Plan] | None = None
     compared = 0
-    for setting in settings(spec, cluster, global_batch, baseline.space):
+    bounds = [(optimistic_s(s, baseline.space), s) for s in settings(spec, cluster, global_batch, baseline.space)]
+    for bound_s, setting in sorted(bounds, key=lambda item: item[0]):
         if spec.layers % setting.stages:
             continue
         policies = _policies(baseline, setting)
         layers = spec.layers // setting.stages
         counts = baseline.space.checkpointed(layers)
         compared += len(counts) * len(policies)
+        if best is not None and bound_s >= best[0]:
+            continue  # not even without any transfer or recomputation could it win
         seconds = _iteration_s(setting, policies, layers, counts)
         row, column = np.unravel_index(np.argmin(seconds), seconds.shape)
         if np.isfinite(seconds[row, column]) and (best is None or seconds[row, column] < best[0]):
