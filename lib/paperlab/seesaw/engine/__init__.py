@@ -8,6 +8,7 @@
     keys and values: two tiers, HND         tiers.py, kernels.py (Triton)
     swap-out behind prefill (§5.2)          write_through.py
     streams, pinned memory, emulated links  transfers.py
+    what the simulator learns of a machine  measured_prices.py
 
 On CPUs everything runs and is tested with gloo. What is for CUDA alone (NCCL, side streams, pinned memory, the compiled
 kernel) has not run on a GPU yet.
