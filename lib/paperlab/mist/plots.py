@@ -147,20 +147,18 @@ def exhibit_fronts(table: pd.DataFrame) -> Figure:
 
 def _end_to_end(table: pd.DataFrame, title: str) -> Figure:
     families = list(table.family.unique())
-    width = 3 + max(3.0, 1.2 * table["size"].nunique()) * len(families)
-    figure, panels = plt.subplots(
-        1, len(families), figsize=(width, 4.2), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axes, family in zip(panels[0], families, strict=True):
+    width, rows = 4 + max(3.0, 1.4 * table["size"].nunique()), len(families)
+    figure, panels = plt.subplots(rows, 1, figsize=(width, 3.2 * rows + 0.8), squeeze=False, layout="constrained")
+    for axes, family in zip(panels[:, 0], families, strict=True):
         part = table[table.family == family]
         labels = part["size"] + "\n" + part.gpus.astype(str) + " GPUs"
         sns.barplot(part.assign(at=labels), x="at", y="over_forced", hue="system", ax=axes, palette=SYSTEM_COLORS)
         axes.bar_label(axes.containers[-1], fmt="%.2f", fontsize=8, padding=2)
         axes.axhline(1, color="0.3", linewidth=0.8)
-        axes.set(title=f"{family.upper() if family == 'gpt' else family.title()}, {title}", xlabel="", ylabel="")
+        axes.set(title=f"{family.upper() if family == 'gpt' else family.title()}, {title}", xlabel="")
+        axes.set_ylabel("speed over Megatron-LM-like,\nrecompute forced (predicted)", fontsize=9)
         axes.get_legend().remove()
         axes.margins(y=0.1)
-    panels[0][0].set_ylabel("predicted speed over Megatron-LM-like\nwith recompute forced")
     handles, names = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8)
     return figure
