@@ -11,7 +11,7 @@
 # 2. compare Mist with every baseline in one cost model, and tell how much a baseline's rules decide;
 # 3. say what each dimension of the search adds, and what it costs to search.
 #
-# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 8 minutes, 1.5 GiB. Hardware: any CPU. Times of GPUs are predictions
+# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 10 minutes, 1.5 GiB. Hardware: any CPU. Times of GPUs are predictions
 # (`analytic`) throughout, never measurements.
 
 # %% tags=["parameters"]
