@@ -7,12 +7,16 @@ paper's parts to files:
     contacts, force closure, labels, heatmaps        labels
     Fast Analytic Searching, decoding, workspace     search
     average precision on GraspNet-1Billion           evaluation
+    baselines: oracles, methods without learning     baselines
     GraspNet-1Billion's files, read and written      dataset
 """
 
+from paperlab.rgbd_grasp.dataset.reader import GraspNet
+from paperlab.rgbd_grasp.dataset.view import View
 from paperlab.rgbd_grasp.evaluation.frame import Evaluated, evaluate
 from paperlab.rgbd_grasp.evaluation.precision import average_precision
 from paperlab.rgbd_grasp.evaluation.scene import Frame, GraspObject
+from paperlab.rgbd_grasp.evaluation.table import judge, results_table
 from paperlab.rgbd_grasp.geometry.anchors import Anchors, avn_anchors, label_anchors
 from paperlab.rgbd_grasp.geometry.cameras import Camera, metric_depth
 from paperlab.rgbd_grasp.geometry.grasp import Grasp, GraspGroup, to_tcp
@@ -36,6 +40,7 @@ __all__ = [
     "Frame",
     "Grasp",
     "GraspGroup",
+    "GraspNet",
     "GraspObject",
     "Mesh",
     "ObjectLabels",
@@ -43,6 +48,7 @@ __all__ = [
     "RectGraspGroup",
     "SdfGrid",
     "Search",
+    "View",
     "antipodal_grasps",
     "average_precision",
     "avn_anchors",
@@ -50,10 +56,12 @@ __all__ = [
     "detect",
     "evaluate",
     "heatmap_labels",
+    "judge",
     "label_anchors",
     "label_object",
     "mesh_sdf",
     "metric_depth",
+    "results_table",
     "search_grasps",
     "to_tcp",
     "workspace_mask",
