@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from paperlab.rgbd_grasp.dataset.annotations import read_annotation
+from paperlab.rgbd_grasp.dataset.dump import evaluate_dump, save_prediction
 from paperlab.rgbd_grasp.dataset.images import read_png, write_png
 from paperlab.rgbd_grasp.dataset.layout import SPLITS, Layout
 from paperlab.rgbd_grasp.dataset.models import read_obj, read_points, write_obj, write_points
@@ -17,6 +18,7 @@ from paperlab.rgbd_grasp.dataset.writer import write_collisions, write_object, w
 from paperlab.rgbd_grasp.evaluation.frame import evaluate
 from paperlab.rgbd_grasp.evaluation.scene import Frame, GraspObject, table_in_camera
 from paperlab.rgbd_grasp.geometry.anchors import Anchors, fibonacci_views
+from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
 from paperlab.rgbd_grasp.geometry.rotations import inverse, random_rotations, rigid
 from paperlab.rgbd_grasp.geometry.sdf import mesh_sdf
 from paperlab.rgbd_grasp.geometry.shapes import box, sphere
@@ -174,6 +176,22 @@ def test_evaluation_from_files_equals_evaluation_from_memory(written, views):
     exact = evaluate(data.evaluation_frame(back, surface="mesh"), grasps)
     assert np.array_equal(exact.collided, files.collided)
     assert exact.counts["held"] > 5
+
+
+def test_a_folder_of_predictions_is_evaluated_frame_by_frame(written, tmp_path):
+    data = GraspNet(written)
+    for k in range(2):
+        grasps = data.grasps(data.view(100, k), 0.4, FEW)
+        grasps.scores = np.random.default_rng(k).permutation(len(grasps)) / len(grasps)
+        save_prediction(tmp_path, 100, "realsense", k, grasps)
+        if k == 0:
+            with pytest.raises(FileNotFoundError, match=r"1 of 2 predictions are missing, the first is .*0001\.npy"):
+                evaluate_dump(data, tmp_path)
+    precision, scenes = evaluate_dump(data, tmp_path, [100])
+    assert list(scenes) == [100, 100]
+    single = evaluate(data.evaluation_frame(data.view(100, 1)), GraspGroup(tmp_path / "scene_0100/realsense/0001.npy"))
+    assert np.array_equal(precision[1], single.precision)
+    assert single.precision.max() > 0
 
 
 def test_labels_of_another_frame_or_camera_are_told(root):

@@ -11,6 +11,7 @@ paper's parts to files:
     GraspNet-1Billion's files, read and written      dataset
 """
 
+from paperlab.rgbd_grasp.dataset.dump import evaluate_dump
 from paperlab.rgbd_grasp.dataset.reader import GraspNet
 from paperlab.rgbd_grasp.dataset.view import View
 from paperlab.rgbd_grasp.evaluation.frame import Evaluated, evaluate
@@ -55,6 +56,7 @@ __all__ = [
     "decode",
     "detect",
     "evaluate",
+    "evaluate_dump",
     "heatmap_labels",
     "judge",
     "label_anchors",
