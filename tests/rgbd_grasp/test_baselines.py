@@ -20,7 +20,7 @@ from paperlab.rgbd_grasp.labels.heatmap import CellGrid
 from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
 from paperlab.rgbd_grasp.labels.scene import place, scene_collisions
 from paperlab.rgbd_grasp.search.pipeline import Settings
-from paperlab.rgbd_grasp.search.workspace import workspace_mask
+from paperlab.rgbd_grasp.search.workspace import Workspace, find_workspace
 from tests.rgbd_grasp.test_search import CAMERA, depth_of
 
 ANCHORS = avn_anchors()
@@ -35,7 +35,7 @@ SOLIDS = [
 
 def observe(meshes, tilt=0.35):
     depth, camera_from_table = depth_of(meshes, tilt_rad=tilt)
-    mask = workspace_mask("depth_plane", CellGrid(48, 36), depth_m=depth, camera=CAMERA)
+    mask = find_workspace("depth_plane", CellGrid(48, 36), depth_m=depth, camera=CAMERA)
     return Observation(depth, CAMERA, mask, Settings()), camera_from_table
 
 
@@ -160,15 +160,15 @@ def test_rectangle_of_a_known_box():
 
 def test_nowhere_to_look(scene):
     _, seen, labels = scene
-    nothing = Observation(seen.depth_m, CAMERA, np.zeros_like(seen.mask), Settings())
+    nothing = Observation(seen.depth_m, CAMERA, Workspace("none", np.zeros_like(seen.workspace.cells)), Settings())
     rng = np.random.default_rng(0)
     assert len(random_orientation(nothing, ANCHORS, rng).grasps) == 0
     assert len(surface_normal(nothing, rng).grasps) == 0
     assert len(antipodal_sampler(nothing, rng).grasps) == 0
     assert len(planar_grasps(nothing, rng).grasps) == 0
     assert len(oracle_search(labels, nothing, ANCHORS, rng).grasps) == 0
-    with pytest.raises(ValueError, match="mask: got float64"):
-        Observation(seen.depth_m, CAMERA, np.ones((4, 4)), Settings())
+    with pytest.raises(ValueError, match=r"depth_m: got shape \(4, 4\)"):
+        Observation(np.ones((4, 4)), CAMERA, seen.workspace, Settings())
 
 
 def test_table_compares_with_and_without_the_filter(scene):

@@ -30,7 +30,7 @@ from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
 from paperlab.rgbd_grasp.search.decode import Decoding, decode
 from paperlab.rgbd_grasp.search.detector import Detector, detect
 from paperlab.rgbd_grasp.search.fas import Search, search_grasps
-from paperlab.rgbd_grasp.search.workspace import workspace_mask
+from paperlab.rgbd_grasp.search.workspace import Workspace, find_workspace
 
 __all__ = [
     "Anchors",
@@ -50,6 +50,7 @@ __all__ = [
     "SdfGrid",
     "Search",
     "View",
+    "Workspace",
     "antipodal_grasps",
     "average_precision",
     "avn_anchors",
@@ -57,6 +58,7 @@ __all__ = [
     "detect",
     "evaluate",
     "evaluate_dump",
+    "find_workspace",
     "heatmap_labels",
     "judge",
     "label_anchors",
@@ -66,5 +68,4 @@ __all__ = [
     "results_table",
     "search_grasps",
     "to_tcp",
-    "workspace_mask",
 ]

@@ -26,7 +26,10 @@ def random_orientation(observation: Observation, anchors: Anchors, rng: np.rando
     points = observation.seeds(observation.settings.decoding.top_seeds, rng)
     rotations = anchors.rotations[rng.integers(len(anchors), size=len(points))]
     return grasps_from_seeds(
-        _seeds(observation, rotations, points, rng.random(len(points))), observation.cloud, observation.settings
+        _seeds(observation, rotations, points, rng.random(len(points))),
+        observation.cloud,
+        observation.settings,
+        observation.workspace.kind,
     )
 
 
@@ -42,7 +45,7 @@ def surface_normal(observation: Observation, rng: np.random.Generator, *, places
     rotations = view_rotations(np.repeat(-normal, angles, axis=0), turns)
     scores = np.repeat(flatness, angles) + 1e-6 * rng.random(len(turns))  # ties fall at random
     seeds = _seeds(observation, rotations, np.repeat(at, angles, axis=0), scores)
-    return grasps_from_seeds(seeds, observation.cloud, observation.settings)
+    return grasps_from_seeds(seeds, observation.cloud, observation.settings, observation.workspace.kind)
 
 
 def antipodal_sampler(
@@ -70,7 +73,7 @@ def antipodal_sampler(
     along = np.einsum("ni,ni->n", sight, grasps.rotation_matrices[:, :, 0])
     grasps.scores = antipodality(grasps, observation.cloud, observation.normals, friction) + along
     kept = grasps.nms()[: observation.settings.top_grasps]
-    return Ranked(kept, observation.settings.mask, {**found.counts, "grasps": len(kept)})
+    return Ranked(kept, observation.workspace.kind, {**found.counts, "grasps": len(kept)})
 
 
 def antipodality(grasps: GraspGroup, cloud: Floats, normals: Floats, friction: float) -> Floats:

@@ -9,27 +9,25 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from paperlab.rgbd_grasp.geometry.cameras import Camera
-from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints, floats
-from paperlab.rgbd_grasp.labels.heatmap import CellGrid
+from paperlab.rgbd_grasp.geometry.checks import Floats, Ints, floats
 from paperlab.rgbd_grasp.search.decode import cell_depths
 from paperlab.rgbd_grasp.search.pipeline import Settings, observed_cloud
+from paperlab.rgbd_grasp.search.workspace import Workspace
 
 _NEIGHBORS = 30  # points of 5 mm voxels for a normal: a patch of about 3 cm
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """A depth image (H, W) in meters, its camera, and the cells (rows, columns) where grasps may start."""
+    """A depth image (H, W) in meters, its camera, and the workspace where grasps may start."""
 
     depth_m: Floats
     camera: Camera
-    mask: Bools
+    workspace: Workspace
     settings: Settings
 
     def __post_init__(self) -> None:
         floats("depth_m", self.depth_m, self.camera.height, self.camera.width)
-        if self.mask.ndim != 2 or self.mask.dtype != bool:
-            raise ValueError(f"mask: got {self.mask.dtype} of shape {self.mask.shape}, needs bool (rows, columns)")
 
     @cached_property
     def cloud(self) -> Floats:
@@ -38,8 +36,8 @@ class Observation:
 
     def seeds(self, count: int, rng: np.random.Generator) -> Floats:
         """Return `count` points (count, 3) at random cells of the workspace that have depth; none where none has."""
-        grid = CellGrid(self.mask.shape[1], self.mask.shape[0])
-        row, column = np.nonzero(self.mask)
+        grid = self.workspace.grid
+        row, column = np.nonzero(self.workspace.cells)
         z = cell_depths(self.depth_m, row, column, grid, "center_median_valid")
         seen = np.flatnonzero(z > 0)
         if not len(seen):

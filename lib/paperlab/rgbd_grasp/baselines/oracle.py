@@ -8,7 +8,7 @@ from paperlab.rgbd_grasp.baselines.observation import Observation
 from paperlab.rgbd_grasp.geometry.anchors import Anchors, Symmetry
 from paperlab.rgbd_grasp.geometry.checks import Floats
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
-from paperlab.rgbd_grasp.labels.heatmap import CellGrid, heatmap_labels
+from paperlab.rgbd_grasp.labels.heatmap import heatmap_labels
 from paperlab.rgbd_grasp.search.pipeline import Ranked, grasps_from_heatmap
 
 _TIES = 1e-3  # of the labels' scores, which are 0.1 apart
@@ -29,11 +29,11 @@ def oracle_heatmap(
     labels: GraspGroup, observation: Observation, anchors: Anchors, symmetry: Symmetry = "canonical"
 ) -> Floats:
     """Return the heatmap (C, rows, columns) that the labels make: each entry the best score of its grasps, else 0."""
-    rows, columns = observation.mask.shape
-    heatmap = np.zeros((len(anchors), rows, columns))
+    grid = observation.workspace.grid
+    heatmap = np.zeros((len(anchors), grid.rows, grid.columns))
     for score in np.unique(labels.scores):
         level = labels[labels.scores == score]
-        heatmap[heatmap_labels(level, observation.camera, anchors, CellGrid(columns, rows), symmetry=symmetry)] = score
+        heatmap[heatmap_labels(level, observation.camera, anchors, grid, symmetry=symmetry)] = score
     return heatmap
 
 
@@ -48,5 +48,5 @@ def oracle_search(
     heatmap = oracle_heatmap(labels, observation, anchors, symmetry)
     heatmap = np.where(heatmap > 0, heatmap + _TIES * rng.random(heatmap.shape), -np.inf)
     return grasps_from_heatmap(
-        heatmap, observation.depth_m, observation.camera, anchors, observation.settings, observation.mask
+        heatmap, observation.depth_m, observation.camera, anchors, observation.settings, observation.workspace
     )

@@ -67,4 +67,4 @@ def planar_grasps(observation: Observation, rng: np.random.Generator, angles: in
     found = rectangles(observation, rng, angles)
     grasps = found.to_grasp_group(observation.camera, observation.depth_m * 1000.0) if len(found) else None
     kept = (grasps or GraspGroup()).nms()[: observation.settings.top_grasps]
-    return Ranked(kept, observation.settings.mask, {"rectangles": len(found), "grasps": len(kept)})
+    return Ranked(kept, observation.workspace.kind, {"rectangles": len(found), "grasps": len(kept)})
