@@ -260,6 +260,14 @@ def test_images_there_and_back(tmp_path):
         read_png(tmp_path / "none.png", "rgb")
 
 
+def test_scene_with_one_object(tmp_path, views):
+    one = dataclasses.replace(views[0], object_ids=(3,), poses=views[0].poses[:1])
+    write_scene(tmp_path, [one])
+    back = GraspNet(tmp_path).view(100, 0)
+    assert back.object_ids == (3,)
+    np.testing.assert_allclose(back.poses, one.poses, atol=3e-4)
+
+
 def test_views_of_different_scenes_do_not_mix(views):
     other = dataclasses.replace(views[1], scene_id=101)
     with pytest.raises(ValueError, match="views: frame 1 is of another scene"):

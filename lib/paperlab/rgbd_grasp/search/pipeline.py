@@ -8,7 +8,6 @@ from paperlab.rgbd_grasp.geometry.anchors import Anchors
 from paperlab.rgbd_grasp.geometry.cameras import Camera
 from paperlab.rgbd_grasp.geometry.checks import Floats
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
-from paperlab.rgbd_grasp.geometry.nms import ROTATION_RAD, TRANSLATION_M
 from paperlab.rgbd_grasp.geometry.voxels import voxel_average
 from paperlab.rgbd_grasp.search.decode import Decoding, decode
 from paperlab.rgbd_grasp.search.fas import Search, search_grasps
@@ -48,7 +47,8 @@ def grasps_from_seeds(seeds: GraspGroup, cloud: Floats, settings: Settings, mask
     `mask` is the kind of workspace that the seeds come from.
     """
     found = search_grasps(seeds, cloud, settings.search)
-    grasps = found.grasps.nms(TRANSLATION_M, ROTATION_RAD)[: settings.top_grasps]
+    thresholds = settings.decoding.nms_translation_m, settings.decoding.nms_rotation_rad
+    grasps = found.grasps.nms(*thresholds)[: settings.top_grasps]
     return Ranked(grasps, mask, {**found.counts, "grasps": len(grasps)})
 
 
