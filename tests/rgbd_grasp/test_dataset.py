@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from paperlab.rgbd_grasp.dataset.annotations import read_annotation
+from paperlab.rgbd_grasp.dataset.dump import evaluate_dump, save_prediction
 from paperlab.rgbd_grasp.dataset.images import read_png, write_png
 from paperlab.rgbd_grasp.dataset.layout import SPLITS, Layout
 from paperlab.rgbd_grasp.dataset.models import read_obj, read_points, write_obj, write_points
@@ -17,12 +18,13 @@ from paperlab.rgbd_grasp.dataset.writer import write_collisions, write_object, w
 from paperlab.rgbd_grasp.evaluation.frame import evaluate
 from paperlab.rgbd_grasp.evaluation.scene import Frame, GraspObject, table_in_camera
 from paperlab.rgbd_grasp.geometry.anchors import Anchors, fibonacci_views
+from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
 from paperlab.rgbd_grasp.geometry.rotations import inverse, random_rotations, rigid
 from paperlab.rgbd_grasp.geometry.sdf import mesh_sdf
 from paperlab.rgbd_grasp.geometry.shapes import box, sphere
 from paperlab.rgbd_grasp.geometry.voxels import voxel_average
 from paperlab.rgbd_grasp.labels.grid import label_object, spread_points
-from paperlab.rgbd_grasp.labels.scene import place, scene_collisions
+from paperlab.rgbd_grasp.labels.scene import place, scene_collision_labels, scene_collisions
 from tests.rgbd_grasp.test_search import CAMERA, depth_of
 
 FEW = Anchors(fibonacci_views(20), 3)
@@ -149,15 +151,10 @@ def test_scene_collisions_thin_labels_out(root, labels):
     everything = place([item.grasps(FEW.views, 1.0) for item in labels.values()], seen.poses)
     blocked = scene_collisions(everything, frame.clouds, frame.table)
     assert 0 < blocked.sum() < len(blocked)
-    masks, start = [], 0
-    for item in labels.values():
-        good = (item.scores > 0) & ~item.collision
-        mask = np.zeros_like(item.collision)
-        mask[good] = blocked[start : start + good.sum()]
-        masks.append(mask)
-        start += good.sum()
+    masks = scene_collision_labels(list(labels.values()), FEW.views, seen.poses, frame.clouds, frame.table)
     write_collisions(root, 100, masks)
-    assert len(data.grasps(seen, 1.0, FEW)) == (~blocked).sum()
+    kept = data.grasps(seen, 1.0, FEW)
+    np.testing.assert_allclose(kept.grasp_group_array, everything[~blocked].grasp_group_array, atol=1e-6)
 
 
 def test_evaluation_from_files_equals_evaluation_from_memory(written, views):
@@ -174,6 +171,22 @@ def test_evaluation_from_files_equals_evaluation_from_memory(written, views):
     exact = evaluate(data.evaluation_frame(back, surface="mesh"), grasps)
     assert np.array_equal(exact.collided, files.collided)
     assert exact.counts["held"] > 5
+
+
+def test_a_folder_of_predictions_is_evaluated_frame_by_frame(written, tmp_path):
+    data = GraspNet(written)
+    for k in range(2):
+        grasps = data.grasps(data.view(100, k), 0.4, FEW)
+        grasps.scores = np.random.default_rng(k).permutation(len(grasps)) / len(grasps)
+        save_prediction(tmp_path, 100, "realsense", k, grasps)
+        if k == 0:
+            with pytest.raises(FileNotFoundError, match=r"1 of 2 predictions are missing, the first is .*0001\.npy"):
+                evaluate_dump(data, tmp_path)
+    precision, scenes = evaluate_dump(data, tmp_path, [100])
+    assert list(scenes) == [100, 100]
+    single = evaluate(data.evaluation_frame(data.view(100, 1)), GraspGroup(tmp_path / "scene_0100/realsense/0001.npy"))
+    assert np.array_equal(precision[1], single.precision)
+    assert single.precision.max() > 0
 
 
 def test_labels_of_another_frame_or_camera_are_told(root):
@@ -240,6 +253,14 @@ def test_images_there_and_back(tmp_path):
         write_png(tmp_path / "d.png", depth / 1000.0, "depth")
     with pytest.raises(FileNotFoundError):
         read_png(tmp_path / "none.png", "rgb")
+
+
+def test_scene_with_one_object(tmp_path, views):
+    one = dataclasses.replace(views[0], object_ids=(3,), poses=views[0].poses[:1])
+    write_scene(tmp_path, [one])
+    back = GraspNet(tmp_path).view(100, 0)
+    assert back.object_ids == (3,)
+    np.testing.assert_allclose(back.poses, one.poses, atol=3e-4)
 
 
 def test_views_of_different_scenes_do_not_mix(views):

@@ -9,7 +9,7 @@ from paperlab.rgbd_grasp.geometry.shapes import box
 from paperlab.rgbd_grasp.labels.heatmap import CellGrid, heatmap_labels
 from paperlab.rgbd_grasp.search.decode import Decoding, best_entries, cell_depths, decode
 from paperlab.rgbd_grasp.search.pipeline import Settings, grasps_from_heatmap
-from paperlab.rgbd_grasp.search.workspace import fit_plane, workspace_mask
+from paperlab.rgbd_grasp.search.workspace import Workspace, find_workspace, fit_plane
 from tests.rgbd_grasp.test_search import CAMERA, depth_of
 
 ANCHORS = avn_anchors()
@@ -114,9 +114,9 @@ def test_bad_inputs_are_told():
     with pytest.raises(ValueError, match="mode: got 'mean'"):
         Decoding("mean")
     with pytest.raises(ValueError, match="mask 'gt' needs"):
-        workspace_mask("gt", CellGrid())
+        find_workspace("gt", CellGrid())
     with pytest.raises(ValueError, match="mask: got 'table'"):
-        workspace_mask("table", CellGrid())
+        find_workspace("table", CellGrid())
 
 
 def seen_box(tilt):
@@ -133,8 +133,8 @@ def test_plane_of_the_table_and_what_stands_on_it(tilt):
     np.testing.assert_allclose(normal, camera_from_table[:3, 2], atol=0.01)
     assert offset == pytest.approx(camera_from_table[:3, 2] @ camera_from_table[:3, 3], abs=0.003)
     grid = CellGrid(32, 24)
-    mask = workspace_mask("depth_plane", grid, depth_m=noisy, camera=CAMERA)
-    truth = workspace_mask("gt", grid, segmentation=(bare - depth > 1e-3).astype(np.uint8))
+    mask = find_workspace("depth_plane", grid, depth_m=noisy, camera=CAMERA).cells
+    truth = find_workspace("gt", grid, segmentation=(bare - depth > 1e-3).astype(np.uint8)).cells
     overlap = (mask & truth).sum() / (mask | truth).sum()
     assert overlap > 0.6
     assert 0 < mask.sum() < 0.4 * mask.size
@@ -142,13 +142,16 @@ def test_plane_of_the_table_and_what_stands_on_it(tilt):
 
 def test_masks_of_other_kinds():
     grid = CellGrid(32, 24)
-    assert workspace_mask("none", grid).all()
+    assert find_workspace("none", grid).cells.all()
+    assert find_workspace("none", grid).kind == "none"
+    with pytest.raises(ValueError, match="cells: got float64"):
+        Workspace("gt", np.ones((4, 4)))
     labels = np.zeros((192, 256), dtype=np.uint8)
     labels[84:92, 124:132] = 3  # the one cell around row 10, column 15 or 16
-    mask = workspace_mask("gt", grid, segmentation=labels)
+    mask = find_workspace("gt", grid, segmentation=labels).cells
     assert 1 <= mask.sum() <= 6
     with pytest.raises(ValueError, match="a plane needs 3"):
-        workspace_mask("depth_plane", grid, depth_m=np.zeros((192, 256)), camera=CAMERA)
+        find_workspace("depth_plane", grid, depth_m=np.zeros((192, 256)), camera=CAMERA)
 
 
 def test_heatmap_to_grasps_on_a_box():
@@ -157,7 +160,7 @@ def test_heatmap_to_grasps_on_a_box():
     down = ANCHORS.rotations[:, 2, 0] > 0.98
     heatmap = np.zeros((len(ANCHORS), 24, 32))
     heatmap[down] = np.linspace(0.5, 0.9, down.sum())[:, None, None]
-    mask = workspace_mask("depth_plane", CellGrid(32, 24), depth_m=depth, camera=CAMERA)
+    mask = find_workspace("depth_plane", CellGrid(32, 24), depth_m=depth, camera=CAMERA)
     ranked = grasps_from_heatmap(heatmap, depth, CAMERA, ANCHORS, Settings(), mask)
     assert ranked.mask == "depth_plane"
     assert ranked.counts["seeds"] >= ranked.counts["survived"] >= ranked.counts["grasps"] == len(ranked.grasps) > 0

@@ -7,12 +7,17 @@ paper's parts to files:
     contacts, force closure, labels, heatmaps        labels
     Fast Analytic Searching, decoding, workspace     search
     average precision on GraspNet-1Billion           evaluation
+    baselines: oracles, methods without learning     baselines
     GraspNet-1Billion's files, read and written      dataset
 """
 
+from paperlab.rgbd_grasp.dataset.dump import evaluate_dump
+from paperlab.rgbd_grasp.dataset.reader import GraspNet
+from paperlab.rgbd_grasp.dataset.view import View
 from paperlab.rgbd_grasp.evaluation.frame import Evaluated, evaluate
 from paperlab.rgbd_grasp.evaluation.precision import average_precision
 from paperlab.rgbd_grasp.evaluation.scene import Frame, GraspObject
+from paperlab.rgbd_grasp.evaluation.table import judge, results_table
 from paperlab.rgbd_grasp.geometry.anchors import Anchors, avn_anchors, label_anchors
 from paperlab.rgbd_grasp.geometry.cameras import Camera, metric_depth
 from paperlab.rgbd_grasp.geometry.grasp import Grasp, GraspGroup, to_tcp
@@ -25,7 +30,7 @@ from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
 from paperlab.rgbd_grasp.search.decode import Decoding, decode
 from paperlab.rgbd_grasp.search.detector import Detector, detect
 from paperlab.rgbd_grasp.search.fas import Search, search_grasps
-from paperlab.rgbd_grasp.search.workspace import workspace_mask
+from paperlab.rgbd_grasp.search.workspace import Workspace, find_workspace
 
 __all__ = [
     "Anchors",
@@ -36,6 +41,7 @@ __all__ = [
     "Frame",
     "Grasp",
     "GraspGroup",
+    "GraspNet",
     "GraspObject",
     "Mesh",
     "ObjectLabels",
@@ -43,18 +49,23 @@ __all__ = [
     "RectGraspGroup",
     "SdfGrid",
     "Search",
+    "View",
+    "Workspace",
     "antipodal_grasps",
     "average_precision",
     "avn_anchors",
     "decode",
     "detect",
     "evaluate",
+    "evaluate_dump",
+    "find_workspace",
     "heatmap_labels",
+    "judge",
     "label_anchors",
     "label_object",
     "mesh_sdf",
     "metric_depth",
+    "results_table",
     "search_grasps",
     "to_tcp",
-    "workspace_mask",
 ]

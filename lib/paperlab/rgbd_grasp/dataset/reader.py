@@ -90,7 +90,9 @@ class GraspNet:
         path = self._frame_file(scene_id, "meta", frame_id)
         try:
             meta = loadmat(path)
-            stored, factor = meta["poses"].transpose(2, 0, 1), float(meta["factor_depth"].ravel()[0])
+            # MATLAB's format drops the last axis where there is one object only.
+            stored = meta["poses"].reshape(3, 4, -1).transpose(2, 0, 1)
+            factor = float(meta["factor_depth"].ravel()[0])
         except (KeyError, ValueError, TypeError, MatReadError) as error:
             raise ValueError(f"{path}: {error}; needs poses (3, 4, n) and factor_depth") from None
         if len(stored) != len(poses):

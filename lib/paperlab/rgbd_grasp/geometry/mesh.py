@@ -160,16 +160,17 @@ class Mesh:
         inside = crossed.cumsum(axis=1)[:, :-1] % 2 == 1
         return inside.reshape(len(ys), len(zs), len(xs)).transpose(2, 0, 1)
 
-    def distances(self, points: ArrayLike, exact_within_m: float = np.inf) -> Floats:
+    def distances(self, points: ArrayLike, within_m: float = np.inf) -> Floats:
         """Return the distances (N,) in meters of points (N, 3) from the surface, without sign.
 
-        Beyond `exact_within_m` it is the distance from the nearest of 20,000 samples, a little too long.
+        Infinite for points farther than `within_m` from all of 20,000 samples of the surface.
         """
         p = floats("points", points, None, 3)
         samples, _ = self.sample(_SAMPLES, np.random.default_rng(0))
-        best, _ = cKDTree(np.concatenate([self.vertices, samples])).query(p)
-        near = np.flatnonzero(best <= exact_within_m)
-        p, squared = p[near], best[near] ** 2
+        tree = cKDTree(np.concatenate([self.vertices, samples]))
+        distances, _ = tree.query(p, distance_upper_bound=within_m)
+        near = np.flatnonzero(np.isfinite(distances))
+        p, squared = p[near], distances[near] ** 2
         bound = squared * (1 + 1e-9)
 
         def in_box(query: Ints, low: Floats, high: Floats) -> Bools:
@@ -177,6 +178,9 @@ class Mesh:
             return np.einsum("ij,ij->i", gap, gap) <= bound[query]
 
         for query, triangle in self._bvh.candidates(len(p), in_box):
-            np.minimum.at(squared, query, distances_to_triangles(p[query], self._bvh.triangles[triangle]))
-        best[near] = np.sqrt(squared)
-        return best
+            # Every query has a candidate, and its candidates are together: the samples lie on the surface.
+            found, first = np.unique(query, return_index=True)
+            best = np.minimum.reduceat(distances_to_triangles(p[query], self._bvh.triangles[triangle]), first)
+            squared[found] = np.minimum(squared[found], best)
+        distances[near] = np.sqrt(squared)
+        return distances

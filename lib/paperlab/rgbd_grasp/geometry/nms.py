@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from paperlab.rgbd_grasp.geometry.checks import Floats, Ints, floats
 
@@ -20,11 +21,13 @@ def pose_nms(array: Floats, translation_m: float = TRANSLATION_M, rotation_rad: 
     order = np.argsort(-grasps[:, 0], kind="stable")
     rotation, position = grasps[order, 4:13], grasps[order, 13:16]
     alive = np.ones(len(order), dtype=bool)
+    tree = cKDTree(position)
     for i in range(len(order)):
         if not alive[i]:
             continue
-        rest = np.flatnonzero(alive[i + 1 :]) + i + 1
-        near = rest[np.linalg.norm(position[rest] - position[i], axis=1) < translation_m]
+        near = np.array(tree.query_ball_point(position[i], translation_m * (1 + 1e-9)), dtype=int)
+        near = near[alive[near] & (near > i)]
+        near = near[np.linalg.norm(position[near] - position[i], axis=1) < translation_m]
         trace = np.clip(rotation[near] @ rotation[i], -1.0, 3.0)
         alive[near[np.arccos((trace - 1.0) / 2.0) < rotation_rad]] = False
     return order[alive]

@@ -11,6 +11,7 @@ from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, floats
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
 from paperlab.rgbd_grasp.geometry.gripper import collisions, crop
 from paperlab.rgbd_grasp.geometry.rotations import check_transform
+from paperlab.rgbd_grasp.labels.grid import ObjectLabels
 
 
 def place(grasps: Sequence[GraspGroup], poses: ArrayLike) -> GraspGroup:
@@ -39,3 +40,24 @@ def scene_collisions(grasps: GraspGroup, clouds: Sequence[Floats], table: Floats
         mine = np.flatnonzero(ids == index)
         blocked[mine] = collisions(grasps[mine], crop(points, clouds[index])).unusable
     return blocked
+
+
+def scene_collision_labels(
+    labels: Sequence[ObjectLabels],
+    views: Floats,
+    poses: ArrayLike,
+    clouds: Sequence[Floats],
+    table: Floats | None = None,
+) -> list[Bools]:
+    """Return the data set's collision labels of a scene: one array (P, V, A, D) per object.
+
+    `views` (V, 3) are those of the labels, `poses` (n, 4, 4) the objects', in the frame of `clouds` and `table`. Only
+    what is in force closure and free on the object alone is tried in the scene; everything else counts as collision.
+    """
+    good = [(item.scores > 0) & ~item.collision for item in labels]
+    grasps = place([item.grasps(views, np.inf) for item in labels], poses)
+    blocked = scene_collisions(grasps, clouds, table)
+    masks = [~free for free in good]
+    for mask, free, part in zip(masks, good, np.split(blocked, np.cumsum([m.sum() for m in good])[:-1]), strict=True):
+        mask[free] = part
+    return masks

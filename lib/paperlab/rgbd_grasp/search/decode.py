@@ -48,7 +48,8 @@ def cell_depths(depth_m: Floats, rows: Ints, columns: Ints, grid: CellGrid, mode
     u = left[:, None] + np.arange((right - left).max(initial=1))
     inside = (v < bottom[:, None])[:, :, None] & (u < right[:, None])[:, None, :]
     block = depth_m[np.minimum(v, height - 1)[:, :, None], np.minimum(u, width - 1)[:, None, :]]
-    inside, block = inside.reshape(len(rows), -1), block.reshape(len(rows), -1)
+    flat = (len(rows), v.shape[1] * u.shape[1])
+    inside, block = inside.reshape(flat), block.reshape(flat)
     if mode == "official":
         return np.where(inside, block, 0.0).sum(axis=1) / inside.sum(axis=1)
     valid = inside & (block > 0)
@@ -84,11 +85,14 @@ def decode(
 ) -> GraspGroup:
     """Return oriented seeds, best first, in the camera's frame, from a heatmap (C, rows, columns).
 
-    `depth_m` (H, W) is the camera's depth image in meters, 0 for holes; `mask` (rows, columns) the workspace. Seeds
+    An entry of -infinity is never taken. `depth_m` (H, W) is the camera's depth image in meters, 0 for holes; `mask`
+    (rows, columns) the workspace. Seeds
     have the largest opening; those without depth are dropped, and of those near to each other the best stays.
     """
     decoding = decoding or Decoding()
-    values = floats("heatmap", heatmap, len(anchors), None, None)
+    values = floats("heatmap", heatmap, len(anchors), None, None, finite=False)
+    if np.isnan(values).any():
+        raise ValueError(f"heatmap: holds NaN in {int(np.isnan(values).sum())} places, needs scores")
     depth = floats("depth_m", depth_m, camera.height, camera.width)
     grid = CellGrid(columns=values.shape[2], rows=values.shape[1])
     if mask is not None and mask.shape != (grid.rows, grid.columns):

@@ -6,20 +6,18 @@ from dataclasses import dataclass, field
 
 from paperlab.rgbd_grasp.geometry.anchors import Anchors
 from paperlab.rgbd_grasp.geometry.cameras import Camera
-from paperlab.rgbd_grasp.geometry.checks import Bools, Floats
+from paperlab.rgbd_grasp.geometry.checks import Floats
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
-from paperlab.rgbd_grasp.geometry.nms import ROTATION_RAD, TRANSLATION_M
 from paperlab.rgbd_grasp.geometry.voxels import voxel_average
 from paperlab.rgbd_grasp.search.decode import Decoding, decode
 from paperlab.rgbd_grasp.search.fas import Search, search_grasps
-from paperlab.rgbd_grasp.search.workspace import MaskKind
+from paperlab.rgbd_grasp.search.workspace import MaskKind, Workspace
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything between heatmap and grasps."""
 
-    mask: MaskKind = "depth_plane"
     decoding: Decoding = field(default_factory=Decoding)
     search: Search = field(default_factory=Search)
     top_grasps: int = 200
@@ -43,19 +41,21 @@ def observed_cloud(depth_m: Floats, camera: Camera, voxel_m: float) -> Floats:
     return voxel_average(camera.cloud(depth_m)[depth_m > 0], voxel_m)
 
 
-def grasps_from_seeds(seeds: GraspGroup, cloud: Floats, settings: Settings) -> Ranked:
-    """Search around seeds in an observed cloud, suppress what is near to a better grasp, and rank the rest."""
+def grasps_from_seeds(seeds: GraspGroup, cloud: Floats, settings: Settings, mask: MaskKind) -> Ranked:
+    """Search around seeds in an observed cloud, suppress what is near to a better grasp, and rank the rest.
+
+    `mask` is the kind of workspace that the seeds come from.
+    """
     found = search_grasps(seeds, cloud, settings.search)
-    grasps = found.grasps.nms(TRANSLATION_M, ROTATION_RAD)[: settings.top_grasps]
-    return Ranked(grasps, settings.mask, {**found.counts, "grasps": len(grasps)})
+    thresholds = settings.decoding.nms_translation_m, settings.decoding.nms_rotation_rad
+    grasps = found.grasps.nms(*thresholds)[: settings.top_grasps]
+    return Ranked(grasps, mask, {**found.counts, "grasps": len(grasps)})
 
 
 def grasps_from_heatmap(
-    heatmap: Floats, depth_m: Floats, camera: Camera, anchors: Anchors, settings: Settings, mask: Bools
+    heatmap: Floats, depth_m: Floats, camera: Camera, anchors: Anchors, settings: Settings, workspace: Workspace
 ) -> Ranked:
-    """Return ranked grasps from a heatmap (C, rows, columns) and a depth image (H, W) in meters.
-
-    `mask` (rows, columns) is the workspace of kind `settings.mask`, from `workspace_mask`.
-    """
-    seeds = decode(heatmap, depth_m, camera, anchors, settings.decoding, mask)
-    return grasps_from_seeds(seeds, observed_cloud(depth_m, camera, settings.search.detector.voxel_m), settings)
+    """Return ranked grasps from a heatmap (C, rows, columns) and a depth image (H, W) in meters."""
+    seeds = decode(heatmap, depth_m, camera, anchors, settings.decoding, workspace.cells)
+    cloud = observed_cloud(depth_m, camera, settings.search.detector.voxel_m)
+    return grasps_from_seeds(seeds, cloud, settings, workspace.kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,25 @@ _INLIER_M = 0.008  # from the table's plane
 _TRIALS, _POINTS = 200, 2000
 
 
-def workspace_mask(
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """The cells (rows, columns) in which grasps may start, and how they were found; "gt" is privileged."""
+
+    kind: MaskKind
+    cells: Bools
+
+    def __post_init__(self) -> None:
+        one_of("mask", self.kind, get_args(MaskKind))
+        if self.cells.ndim != 2 or self.cells.dtype != bool:
+            raise ValueError(f"cells: got {self.cells.dtype} of shape {self.cells.shape}, needs bool (rows, columns)")
+
+    @property
+    def grid(self) -> CellGrid:
+        """The grid of its cells."""
+        return CellGrid(columns=self.cells.shape[1], rows=self.cells.shape[0])
+
+
+def find_workspace(
     kind: MaskKind,
     grid: CellGrid,
     *,
@@ -25,28 +44,28 @@ def workspace_mask(
     depth_m: Floats | None = None,
     camera: Camera | None = None,
     above_m: float = 0.01,
-) -> Bools:
-    """Return the cells (rows, columns) in which grasps may start.
+) -> Workspace:
+    """Return the cells in which grasps may start.
 
     "gt" takes the true object masks `segmentation` (H, W), 0 for the background, as the released code does: nothing
     that a robot has. "depth_plane" finds the table in `depth_m` (H, W) and takes what rises `above_m` over it.
-    "none" takes every cell. Say with each result which it was.
+    "none" takes every cell.
     """
     one_of("mask", kind, get_args(MaskKind))
     if kind == "none":
-        return np.ones((grid.rows, grid.columns), dtype=bool)
+        return Workspace(kind, np.ones((grid.rows, grid.columns), dtype=bool))
     if kind == "gt":
         if segmentation is None or np.ndim(segmentation) != 2:
             raise ValueError("segmentation: mask 'gt' needs the frame's label image (H, W)")
         rows, columns = (_middles(n, m) for n, m in zip(segmentation.shape, (grid.rows, grid.columns), strict=True))
-        return binary_dilation(segmentation[np.ix_(rows, columns)] > 0, np.ones((2, 2)))
+        return Workspace(kind, binary_dilation(segmentation[np.ix_(rows, columns)] > 0, np.ones((2, 2))))
     if depth_m is None or camera is None:
         raise ValueError("depth_m: mask 'depth_plane' needs the depth image and its camera")
     cloud = camera.cloud(depth_m)
     seen = floats("depth_m", depth_m, camera.height, camera.width) > 0
     normal, offset = fit_plane(cloud[seen])
     raised = seen & (cloud @ normal - offset > above_m)
-    return _any_in_cell(raised, grid)
+    return Workspace(kind, _any_in_cell(raised, grid))
 
 
 def _middles(pixels: int, cells: int) -> NDArray[np.int_]:
