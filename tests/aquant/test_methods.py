@@ -169,7 +169,7 @@ def test_padding_stays_zero() -> None:
         quantized = quantize(net("plain"), images(), "aquant", 2, 2, border=border, **QUICK)
         conv = layers_of(quantized.network)["3"]
         assert isinstance(conv, QuantConv2d)
-        item = conv.patch_quantizer or quantizers_of(quantized)["quantize__1"]
+        item = conv.patch_quantizer or quantizers_of(quantized.network)["quantize__2"]
         item.border.coefficients.data.fill_(-2.0)  # B close to 0: whatever is above an integer goes up
         x = torch.full((1, 4, 8, 8), 0.3) * item.scale
         inner = conv(x if conv.patch_quantizer else item(x))
