@@ -111,7 +111,7 @@ def test_adaround_against_a_loop_written_here() -> None:
         target = run(float_, weight)
         fraction = weight / s - (weight / s).floor()
         v = (-torch.log(1.2 / (fraction + 0.1) - 1)).requires_grad_(True)
-        adam = torch.optim.Adam([v], lr=20 / iterations)
+        adam = torch.optim.Adam([v], lr=20 / 400)
         sampler = torch.Generator().manual_seed(_seed(0, 0, index, 0))
         for step in range(iterations):
             rows = torch.randint(len(x), (batch,), generator=sampler)

@@ -12,7 +12,7 @@ class Config:
     workers: int = 1  # processes, one torch thread each
     draws: int = 100_000  # of the theorems' Monte Carlo
     task: str = "digits"  # of the nets: "gabor" or "digits", where nearly every net is right and little can be ranked
-    iterations: int = 10  # per unit; below 800 QDrop loses what it is known for
+    iterations: int = 50  # per unit; below 800 QDrop loses what it is known for
     calibration_images: int = 64
     nets: tuple[int, ...] = (0,)  # seeds of N1, the unit of every interval
     arms: tuple[str, ...] = ("RTN", "QDrop", "AQuant")
