@@ -219,14 +219,14 @@ print("right: V =", [round(value, 3) for value in start_of(torch.tensor([0.0, 0.
 # %% [markdown]
 # ## 6. All together: one line on a network
 #
-# A small ResNet learns a synthetic task (constellations of Gabor patches). Few images and iterations here: this shows the
-# machinery, `51_aquant_experiments` measures.
+# A small ResNet learns handwritten digits. Few images and iterations here: this shows the machinery,
+# `51_aquant_experiments` measures.
 
 # %%
-from paperlab.aquant.data.tasks import GaborTask
+from paperlab.aquant.data.tasks import DigitsTask
 from paperlab.aquant.data.training import accuracy, recipe, trained
 
-net = trained(recipe("N1", GaborTask(train_images=1500, test_images=1000), seed))
+net = trained(recipe("N1", DigitsTask(), seed))
 images = net.data.calibration(128, seed)
 print(f"float network: {net.test_accuracy:.1f} %")
 models = {

@@ -97,7 +97,7 @@ differences
 # zero? BRECQ − AdaRound is shown and not asked for.
 
 # %%
-on_n1 = differences[(differences.network == "N1") & (differences.task == "gabor")].set_index(
+on_n1 = differences[(differences.network == "N1") & (differences.task == config.task)].set_index(
     ["arm", "over"]
 )
 asked = [("AQuant", "QDrop"), ("QDrop", "BRECQ"), ("BRECQ", "RTN")]
@@ -139,7 +139,7 @@ bias = run.save_table(
     caption="Constant part and whole of the logits' error, by arm and net.",
 )
 part = (
-    bias[(bias.network == "N1") & (bias.task == "gabor")]
+    bias[(bias.network == "N1") & (bias.task == config.task)]
     .groupby("arm", sort=False)[["mean_offset", "output_error"]]
     .mean()
 )
@@ -148,7 +148,7 @@ if config.iterations >= 800:
     smaller = bool(part.mean_offset["AQuant"] < part.mean_offset["QDrop"])
     run.record_claim("RK-6", smaller, evidence="measured-cpu", artifact="bias", note=note)
     if config.second_nets:
-        table = accuracy[accuracy.task == "gabor"].groupby(["network", "arm"]).top1.mean()
+        table = accuracy[accuracy.task == config.task].groupby(["network", "arm"]).top1.mean()
         gains = {net: table[net, "AQuant"] - table[net, "RTN"] for net in ("N1", "N2")}
         note = ", ".join(f"{net} {value:+.1f} points" for net, value in gains.items())
         run.record_claim(

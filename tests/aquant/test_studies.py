@@ -19,7 +19,7 @@ from paperlab.lab.evidence import Evidence
 from paperlab.lab.profiles import get_profile, profile_names
 
 TINY = Config(
-    draws=2000, train_images=400, iterations=4, calibration_images=32, calibration_sizes=(64,),
+    draws=2000, iterations=4, calibration_images=32, calibration_sizes=(64,),
     ablation_arms=("QDrop",), oracle_images=20, random_borders=1, timing_rounds=2, cost_stride=30,
 )  # fmt: skip
 EXHIBITS = {
@@ -52,7 +52,7 @@ def test_profiles_hold_valid_settings(name: str) -> None:
     if name != "smoke":
         assert len(config.nets) >= 4
         assert config.iterations >= 800
-        assert config.train_images == 8000
+        assert config.task == "gabor"
 
 
 def test_bad_settings_are_told() -> None:
@@ -60,6 +60,8 @@ def test_bad_settings_are_told() -> None:
         Config(arms=("AQuantum",))
     with pytest.raises(ValueError, match="nets"):
         Config(nets=())
+    with pytest.raises(ValueError, match="task is 'cifar'"):
+        Config(task="cifar")
     with pytest.raises(ValueError, match="arm is 'none'"):
         Case("none")
 

@@ -185,8 +185,7 @@ def _case(config: Config, arm: str, seed: int, **changes: Any) -> Case:
     sizes: dict[str, Any] = {
         "iterations": config.iterations,
         "images": config.calibration_images,
-        "train_images": config.train_images,
-        "test_images": config.test_images,
+        "task": config.task,
     }
     return Case(arm, seed=seed, **{**sizes, **changes})
 

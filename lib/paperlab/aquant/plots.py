@@ -52,8 +52,8 @@ def exhibit_motivation(table: pd.DataFrame) -> Figure:
     """Accuracy against output error for every rounding of activations; weights are rounded to nearest in all."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     sns.scatterplot(table, x="output_error", y="top1", hue="rounding", style="rounding", s=70, ax=axes)
-    axes.set(xscale="log", xlabel="mean squared error of the logits", ylabel="top-1 (%)")
-    axes.set_title("Activations need not be rounded to nearest: N1, W2A2, weights to nearest")
+    axes.set(xlabel="mean squared error of the logits", ylabel="top-1 (%)")
+    axes.set_title("Roundings of activations: N1, W2A2, nearest weights")
     axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -68,7 +68,7 @@ def table_accuracy(table: pd.DataFrame) -> Figure:
         axes.plot(means.to_numpy(), range(len(means)), "k|", markersize=16)
         floats = part.drop_duplicates("net_seed").float_top1.mean()
         axes.axvline(floats, color="0.4", linestyle=":", linewidth=1)
-        axes.text(floats, -0.45, "float ", ha="right", va="bottom", fontsize=8)
+        axes.text(floats, 0.02, "float ", ha="right", fontsize=8, transform=axes.get_xaxis_transform())
         axes.set(title=f"{network}, {task}, W2A2", xlabel="top-1 (%), one point per net", ylabel="")
     return figure
 

@@ -13,6 +13,7 @@ from paperlab.aquant.frame.recipe import Phase, Recipe
 from paperlab.aquant.quantizer import ActivationQuantizer
 
 KEEP = 0.5  # QDrop: probability that a value is quantized
+FEWEST_STEPS = 400  # that a travel is divided by: fewer iterations do not make rates any higher
 BETA_START, BETA_END = 20.0, 2.0
 
 
@@ -87,17 +88,18 @@ def _optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return Adam for the weights, and one with the rates of steps and borders, whichever the phase learns."""
     groups: list[dict[str, Any]] = []
+    steps = max(phase.iterations, FEWEST_STEPS)
     if phase.steps and fresh:
         # A scale that several quantizers share is one parameter.
         scales = list({id(quantizer.scale): quantizer.scale for quantizer in fresh.values()}.values())
-        groups.append({"params": scales, "lr": recipe.step_travel / phase.iterations})
+        groups.append({"params": scales, "lr": recipe.step_travel / steps})
     borders = [p for quantizer in fresh.values() if quantizer.border is not None for p in quantizer.border.parameters()]
     if phase.border and borders:
-        groups.append({"params": borders, "lr": recipe.border_travel / phase.iterations})
+        groups.append({"params": borders, "lr": recipe.border_travel / steps})
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
-    rate = recipe.weight_travel / phase.iterations
+    rate = recipe.weight_travel / steps
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(weights, lr=rate)] if weights else []
     return optimizers + ([torch.optim.Adam(groups)] if groups else [])
 

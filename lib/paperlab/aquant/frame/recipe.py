@@ -35,8 +35,8 @@ class Recipe:
     """Settings of one quantization; defaults are those of the published codes, cut to 2,000 iterations.
 
     QDrop and BRECQ publish 20,000 iterations per unit, with Adam's rate 1e-3 for weight rounding and, in QDrop, 4e-5
-    for step sizes. Fewer iterations want higher rates, so settings hold the travel, rate times iterations. AQuant's
-    own schedule could not be read; `border_travel` is ours.
+    for step sizes. Fewer iterations want higher rates, so settings hold the travel, rate times iterations (down to 400
+    iterations). AQuant's own schedule could not be read; `border_travel` is ours.
     """
 
     method: str = "aquant"

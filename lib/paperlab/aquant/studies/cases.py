@@ -29,6 +29,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "AQuant, free": ("aquant", {"border": _FREE}),
     "AQuant, free, drop": ("aquant", {"border": _FREE, "drop": "qdrop"}),
 }
+TASKS = ("gabor", "digits")
 MOBILE_ROUNDING_WEIGHT = 0.1  # of MobileNetV2, as QDrop and BRECQ publish
 
 
@@ -44,13 +45,13 @@ class Case:
     iterations: int = 1000
     images: int = 512
     task: str = "gabor"
-    train_images: int = 8000
-    test_images: int = 10_000
     changes: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.arm not in ARMS:
             raise ValueError(f"arm is {self.arm!r}; use one of {', '.join(ARMS)}")
+        if self.task not in TASKS:
+            raise ValueError(f"task is {self.task!r}; use one of {', '.join(TASKS)}")
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,7 @@ def training(case: Case) -> Any:
     from paperlab.aquant.data.tasks import DigitsTask, GaborTask
     from paperlab.aquant.data.training import recipe
 
-    task = (
-        DigitsTask()
-        if case.task == "digits"
-        else GaborTask(train_images=case.train_images, test_images=case.test_images)
-    )
+    task = DigitsTask() if case.task == "digits" else GaborTask()
     return recipe(case.network, task, seed=case.seed)
 
 
