@@ -8,7 +8,7 @@ from paperlab.serving.constants import DeviceConstants
 from paperlab.serving.deployment import Deployment
 from paperlab.serving.events import EventLog
 from paperlab.serving.kv import BlockPool
-from paperlab.serving.policy import Limits
+from paperlab.serving.policy import Limits, make_policy, policy_names
 from paperlab.serving.request import Request
 from paperlab.transformer import preset
 
@@ -37,3 +37,10 @@ def setup(model: str = "qwen2.5-3b", on: str = "L20", **options) -> Deployment:
 def requests(*sizes: tuple[int, int], at: float = 0.0, gap: float = 0.0) -> list[Request]:
     """Return requests of (prompt, output) tokens that arrive from `at` on, `gap` seconds apart."""
     return [Request(index, at + gap * index, *size) for index, size in enumerate(sizes)]
+
+
+def one_device_policies() -> list[str]:
+    """Return the names of every policy that one machine's executors can run, the systems' own included."""
+    for name in ("nexus", "seesaw"):
+        make_policy(name)  # imports the system's package
+    return [name for name in policy_names() if not make_policy(name).own_links]

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from paperlab.serving.cluster import Cluster
 from paperlab.serving.events import EventLog
 from paperlab.serving.kv import BlockPool
-from paperlab.serving.policy import Limits, make_policy, policy_names
+from paperlab.serving.policy import Limits, make_policy
 from paperlab.serving.request import Request
-from paperlab.serving.simulator import Simulator
+from paperlab.serving.simulator import Simulator, simulate
 from paperlab.serving.timing import resources
+from paperlab.serving.workload import workload
 from tests.serving import doubles
 
-make_policy("nexus")  # imports the systems, so that their policies are known too
-NAMES = policy_names()
+NAMES = doubles.one_device_policies()
 
 
 def serve(policy, requests, blocks=400, host=400, block_size=16, watch=None):
@@ -125,6 +125,12 @@ def test_with_little_load_all_policies_are_alike(name):
     log = serve(make_policy(name), requests)
     alone = serve(make_policy("vllm-like"), requests).per_request().ttft_s
     assert log.per_request().ttft_s.to_numpy() == pytest.approx(alone.to_numpy(), rel=1e-9)
+
+
+def test_a_policy_with_links_of_its_own_is_refused_by_name():
+    load = workload("sharegpt", rate_per_s=1.0, requests=2)
+    with pytest.raises(ValueError, match=r"seesaw: copies over link0\.in.*paperlab\.seesaw"):
+        simulate("seesaw", model="qwen2.5-3b", device="L20", workload=load)
 
 
 def test_chunked_prefill_mixes_under_load_and_admits_in_order():

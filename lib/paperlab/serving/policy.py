@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paperlab.serving.deployment import Deployment
 
 DEVICE = "gpu0"
+LINKS = ("host", "peer")  # what `simulate` and `LLM` connect devices by
 SYSTEMS = ("paperlab.nexus", "paperlab.seesaw")  # packages that register policies of their own
 
 
@@ -52,6 +53,19 @@ class Policy(ABC):
     @abstractmethod
     def schedule(self, lane: str, cluster: Cluster) -> Decision:
         """Return what the idle `lane` should do now."""
+
+    @property
+    def own_links(self) -> list[str]:
+        """Links besides `LINKS` that the lanes copy over: then only the system's own executors can run the policy."""
+        return sorted({lane.resource for lane in self.lanes if lane.kind == "copy"} - set(LINKS))
+
+    def refuse_own_links(self) -> None:
+        """Raise ValueError where the policy needs links that `simulate` and `LLM` do not have."""
+        if self.own_links:
+            raise ValueError(
+                f"{self.name}: copies over {', '.join(self.own_links)}, links of an executor of its own; "
+                f"see the package {type(self).__module__.rpartition('.')[0]}"
+            )
 
 
 class BatchBuilder:

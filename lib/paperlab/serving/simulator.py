@@ -109,11 +109,12 @@ def simulate(
         options: other fields of `Deployment`: tp, dtype, kv_tokens, constants …
 
     Raises:
-        ValueError: an unknown name, a model that does not fit, an impossible option.
+        ValueError: an unknown name, a model that does not fit, an impossible option, a policy with links of its own.
     """
     limits = limits or Limits()
     setup = deployment(model, device, limits=limits, **options)
     chosen = make_policy(policy, limits=limits, **(policy_options or {})) if isinstance(policy, str) else policy
+    chosen.refuse_own_links()
     chosen.bind(setup)
     log = EventLog(about=about(chosen, setup, workload) | {"evidence": "simulated"})
     cluster = build_cluster(chosen, setup, log)

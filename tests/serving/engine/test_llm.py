@@ -20,6 +20,7 @@ from paperlab.serving.simulator import Stalled
 from paperlab.serving.work import IDLE
 from paperlab.serving.workload import Workload
 from paperlab.transformer import ModelShape
+from tests.serving import doubles
 from tests.serving.engine import tiny
 
 SHAPE = ModelShape(
@@ -62,7 +63,7 @@ def test_text_in_text_out(tmp_path):
     assert "".join(piece.text for piece in pieces if piece.prompt == 1) == answers[1].text
 
 
-@pytest.mark.parametrize("policy", tiny.all_policies())
+@pytest.mark.parametrize("policy", doubles.one_device_policies())
 def test_a_request_that_can_never_fit_is_refused_alone(policy):
     engine = llm(policy=policy, kv_blocks=10)
     prompts = [[1] * 5, [2] * 66, [3] * 100, [4] * 9]
@@ -119,7 +120,7 @@ def test_a_closed_stream_ends_its_lanes_and_frees_the_engine(folders):
     assert engine.generate([[1]], 1)[0].finish_reason == "length"
 
 
-@pytest.mark.parametrize("policy", tiny.all_policies())
+@pytest.mark.parametrize("policy", doubles.one_device_policies())
 def test_serving_a_workload(policy, checked):
     load = workload("sharegpt", rate_per_s=300.0, requests=12, seed=1).scaled(tokens=1 / 40)
     engine = llm(policy=policy, kv_blocks=12)
@@ -254,3 +255,8 @@ def test_bad_engines(options, message):
 def test_unknown_policy():
     with pytest.raises(ValueError, match="unknown policy 'best'"):
         LLM(SHAPE, "best", device="cpu")
+
+
+def test_a_policy_with_links_of_its_own_is_refused_before_anything_is_loaded():
+    with pytest.raises(ValueError, match="seesaw: copies over"):
+        LLM("no-such-folder", "seesaw")

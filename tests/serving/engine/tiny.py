@@ -7,8 +7,6 @@ from functools import cache
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from paperlab.serving import policy_names
-
 VOCAB, LONGEST = 89, 256
 _SIZES = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40,
@@ -53,11 +51,3 @@ def expected(family: str, lengths=PROMPT_LENGTHS, output_lengths=OUTPUT_LENGTHS)
         ids = model(family).generate(torch.tensor([prompt]), max_new_tokens=length, do_sample=False)
         found.append(ids[0, len(prompt) :].tolist())
     return found
-
-
-def all_policies() -> list[str]:
-    """Return the names of every policy, the systems' own included."""
-    from paperlab.serving import make_policy
-
-    make_policy("nexus")
-    return policy_names()

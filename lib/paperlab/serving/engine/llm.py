@@ -68,7 +68,7 @@ class LLM:
                 `partition` then says. Lanes on a CPU are never partitioned, and the log says so too.
 
         Raises:
-            ValueError: a bad checkpoint, an unknown name, a size below 1.
+            ValueError: a bad checkpoint, an unknown name, a size below 1, a policy with links of its own.
             PartitionError: lanes share a GPU that cannot be divided.
         """
         self.device = compute_device(device)
@@ -156,6 +156,7 @@ class LLM:
 
     def _use(self, policy: str | Policy) -> None:
         self.policy = make_policy(policy) if isinstance(policy, str) else policy
+        self.policy.refuse_own_links()
         self._unused_policy = copy.deepcopy(self.policy)
 
     def _make_streams(self) -> Streams:
