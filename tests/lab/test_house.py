@@ -22,7 +22,8 @@ SHARED = {
 # Declared because people or the graph run them, not because our code imports them.
 RUN_NOT_IMPORTED = {
     "jupyterlab", "ipykernel", "snakemake", "ruff", "mypy", "pre-commit", "pytest-xdist", "pytest-benchmark",
-    "pandas-stubs", "types-pyyaml", "tabulate", "ipywidgets",
+    "pandas-stubs", "types-pyyaml", "tabulate", "ipywidgets", "sphinx", "myst-nb", "sphinx-book-theme",
+    "sphinx-mathjax-offline",
 }  # fmt: skip
 
 
