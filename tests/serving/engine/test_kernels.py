@@ -98,6 +98,25 @@ def test_the_reference_by_definition(device):
             torch.testing.assert_close(found[0, row], torch.einsum("at,tad->ad", weights, values))
 
 
+def test_what_an_earlier_sequence_left_behind_reaches_nobody(device):
+    """A model that overflows leaves NaN in its blocks, which the next owner fills from the front."""
+    store = filled_store(4, 2, 16, 7, device)
+    batch = batch_of(store, [(20, 1), (0, 1), (3, 1), (9, 4)])
+    seen = torch.zeros(store.keys.shape[1:3], dtype=torch.bool, device=device)
+    for sequence, count in batch.chunks:
+        for t in range(sequence.computed + count):
+            seen[sequence.blocks[t // 7], t % 7] = True
+    for cache in (store.keys, store.values):
+        cache[:, ~seen] = float("nan")
+    torch.manual_seed(1)
+    found = both(store, batch, 4)
+    torch.manual_seed(1)
+    for cache in (store.keys, store.values):
+        cache[:, ~seen] = 0.0
+    for ours, clean in zip(found, both(store, batch, 4), strict=True):
+        torch.testing.assert_close(ours, clean, rtol=0, atol=0)
+
+
 def test_tiles_cover_every_query_once(device):
     tiles = chunk_tiles([70, 1, 64], 2, 2, device)
     covered = [

@@ -54,4 +54,8 @@ class PagedAttention:
         # The R query heads of a group take the place of R queries, so no key is repeated.
         q_BGRD = q_BAD.unflatten(1, (k_BGTD.shape[1], -1))
         mixed = F.scaled_dot_product_attention(q_BGRD, k_BGTD, v_BGTD, self._inside_B11T)
+        if not mixed.isfinite().all():  # behind a sequence's end may lie NaN of an earlier one, which no mask stops
+            outside_B1T1 = ~self._inside_B11T.transpose(2, 3)
+            k_BGTD, v_BGTD = (x.masked_fill(outside_B1T1, 0) for x in (k_BGTD, v_BGTD))
+            mixed = F.scaled_dot_product_attention(q_BGRD, k_BGTD, v_BGTD, self._inside_B11T)
         return mixed.reshape(B, A, D)
