@@ -61,7 +61,7 @@ run_graph() {
         "$python" -m paperlab.lab.cli list "$only" >/dev/null
         config+=(only="$only")
     fi
-    (cd "$root" && "$python" -m snakemake --cores "${jobs:-all}" --config "${config[@]}" --quiet rules host \
+    (cd "$root" && "$python" -m snakemake --cores "${jobs:-all}" --jobs "${jobs:-unlimited}" --config "${config[@]}" --quiet rules host \
         --rerun-incomplete "$@")
     "$python" -m paperlab.lab.cli report --profile "$profile"
 }
