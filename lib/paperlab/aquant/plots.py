@@ -169,10 +169,11 @@ def exhibit_border_cost(table: pd.DataFrame) -> Figure:
     """Time of each quantizer over that of its convolution, layer by layer."""
     shown = table.assign(share=table.time_s / table.conv_s)
     figure, axes = plt.subplots(figsize=(8, 0.5 * table.layer.nunique() + 1.8), layout="constrained")
-    sns.barplot(shown, y="layer", x="share", hue="arm", ax=axes)
+    sns.pointplot(shown, y="layer", x="share", hue="arm", linestyle="none", dodge=0.5, errorbar=None, ax=axes)
     axes.set(
-        xscale="log", xlabel="time over the convolution's, batch 1, one thread", ylabel="", title=table.device.iloc[0]
-    )
+        xscale="log", xlabel="time over the convolution's, batch 1, one thread", ylabel="layer",
+        title=f"What rounding costs beside the convolution, {table.device.iloc[0]}",
+    )  # fmt: skip
     axes.axvline(1, color="0.4", linewidth=0.8)
     axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
