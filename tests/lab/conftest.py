@@ -1,5 +1,6 @@
 """A small laboratory of its own: two notebooks, one ledger, results in a folder with a space in its name."""
 
+import shutil
 import textwrap
 
 import pytest
@@ -68,3 +69,21 @@ def write_notebook(root, name, source):
     """Add a notebook and its script to the laboratory at `root`."""
     (root / "notebooks" / "py" / f"{name}.py").write_text(textwrap.dedent(source))
     notebooks.sync()
+
+
+@pytest.fixture
+def browser():
+    """A headless Chromium, driven by selenium; the test is skipped where there is none."""
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver on the PATH")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1300,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
