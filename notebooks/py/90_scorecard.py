@@ -19,7 +19,7 @@ seed: int = 0  # nothing here is random; every notebook has it
 # %%
 import pandas as pd
 import seaborn as sns
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 
 from paperlab.lab import scorecard, start
@@ -63,15 +63,42 @@ run.save_figure(
 )
 
 # %% [markdown]
+# ## What did not come out
+#
+# Claims whose verdict is *direction* or *contradicted*, with both values and what the difference is sensitive to.
+
+# %%
+misses = scorecard.deviations(judgments)
+if len(misses):
+    run.save_table(
+        misses,
+        "deviations",
+        evidence="analytic",
+        caption="Claims that did not come out as stated, and why.",
+    )
+for system, rows in misses.groupby("system"):
+    lines = [
+        f"* **{row.claim_id}** ({row.verdict}): {row.statement}. Paper: {row.paper}; here: {row.ours}. {row.reason}"
+        for row in rows.itertuples()
+    ]
+    display(Markdown(f"### {system}\n\n" + "\n".join(lines)))
+
+# %% [markdown]
 # ## Every claim
 #
-# `ours` is shown with its own evidence class. Where a claim needs a GPU and none has run, a weaker finding stands beside
-# `pending-gpu` but does not decide.
+# `ours` is shown with its own evidence class; `decided_by` is the class that can decide. Where a claim needs a GPU and
+# none has run, a weaker finding stands beside `pending-gpu` but does not decide. `command` records the finding again; it
+# takes about `seconds` on `hardware`, together with all else that its notebook shows.
 
 # %%
 table = scorecard.details(judgments)
+assert len(table) == sum(map(len, judgments.values()))
 run.save_table(
-    table, "claims", evidence="analytic", caption="Each claim, what was found, and the verdict."
+    table,
+    "claims",
+    evidence="analytic",
+    timed=True,
+    caption="Each claim, what was found, the verdict, and what it takes to see it.",
 )
 with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
     display(table.drop(columns=["source", "system"]).style.hide(axis="index"))

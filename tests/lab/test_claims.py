@@ -1,7 +1,9 @@
 import pytest
 
-from paperlab.lab import claims, scorecard
+from paperlab.lab import claims, report, scorecard
 from paperlab.lab.claims import Claim, Verdict, judge
+from paperlab.lab.execute import execute
+from paperlab.lab.paths import repo_root
 from paperlab.lab.record import Finding
 
 from .conftest import LEDGER
@@ -95,6 +97,27 @@ def test_scorecard_counts_every_claim_once(lab_root):
     assert row["claims"] == 4 == sum(row[str(verdict)] for verdict in Verdict)
     assert (row["missing"], row["pending-gpu"], row["not-testable"]) == (2, 1, 1)
     assert list(scorecard.details(judgments)["claim_id"]) == ["X-01", "X-02", "X-03", "X-04"]
+
+
+def test_the_scorecard_says_what_it_takes_and_what_did_not_come_out(lab_root):
+    execute("41_demo", "smoke")
+    judgments = scorecard.judge_all([lab_root / "results" / "smoke"])
+    first = scorecard.details(judgments).iloc[0]
+    assert (first.verdict, first.command) == ("reproduced", "paperlab run 41_demo --profile smoke")
+    assert first.seconds > 0
+    assert "cores" in first.hardware
+    assert scorecard.deviations(judgments).empty
+    ledger = lab_root / "data" / "claims" / "tempo.csv"
+    ledger.write_text(LEDGER.replace("twice as fast,2", "five times as fast,5"))
+    claims._ledgers.cache_clear()
+    (missed,) = scorecard.deviations(scorecard.judge_all([lab_root / "results" / "smoke"])).itertuples()
+    assert (missed.claim_id, missed.verdict, missed.ours) == ("X-01", "direction", "2 x [measured-cpu]")
+
+
+def test_the_readme_shows_the_current_summary():
+    readme = (repo_root() / "README.md").read_text()
+    assert report.README_MARKS[0] in readme
+    assert report.with_summary(readme) == readme, "run: paperlab report --profile cpu"
 
 
 def test_claim_id_in_two_ledgers_is_refused(lab_root):

@@ -10,9 +10,10 @@ from paperlab.lab import scorecard, tables
 from paperlab.lab.execute import MANIFEST
 from paperlab.lab.files import write_atomic
 from paperlab.lab.notebooks import title_of
-from paperlab.lab.paths import results_dir
+from paperlab.lab.paths import repo_root, results_dir
 from paperlab.lab.record import read_index
 
+README_MARKS = ("<!-- summary of results/README.md, written by `paperlab report` -->", "<!-- end of summary -->")
 _SHOWN_ROWS = 60  # a longer table is linked, not printed
 
 
@@ -30,7 +31,20 @@ def write_report(profile: str) -> list[Path]:
             "folders": [_context(path) for path in scorecard.published_folders()],
         }
         written.append(write_atomic(results_dir() / "README.md", render("README.md.j2", context)))
+        readme = repo_root() / "README.md"
+        if readme.exists():
+            written.append(write_atomic(readme, with_summary(readme.read_text())))
     return written
+
+
+def with_summary(readme: str) -> str:
+    """Return the repository's README with the current scorecard between `README_MARKS`; unchanged without them."""
+    before, mark, rest = readme.partition(README_MARKS[0])
+    after = rest.partition(README_MARKS[1])[2]
+    if not mark:
+        return readme
+    table = _scorecard_context("cpu")["summary"].drop(columns="origin").groupby("system", as_index=False).sum()
+    return f"{before}{mark}\n\n{tables.to_markdown(table)}\n\n{README_MARKS[1]}{after}"
 
 
 def result_folder(profile: str) -> Path:

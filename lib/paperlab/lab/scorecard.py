@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paperlab.lab.claims import Claim, Judgment, Verdict, all_claims, judge
 from paperlab.lab.paths import results_dir
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NOT_PUBLISHED = {"smoke", "interactive", "book"}
+_MISSES = (Verdict.DIRECTION, Verdict.CONTRADICTED)
+
+
+@dataclass(frozen=True)
+class Recorded(Finding):
+    """A finding with the folder of the run that recorded it."""
+
+    run: Path = Path()
 
 
 def published_folders() -> list[Path]:
@@ -33,12 +43,12 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("[0-9][0-9]_*/index.json"))
 
 
-def collect_findings(folders: list[Path]) -> dict[str, list[Finding]]:
+def collect_findings(folders: list[Path]) -> dict[str, list[Recorded]]:
     """Return the findings of all runs below `folders`, by claim id, in the order of `folders`."""
-    findings: dict[str, list[Finding]] = {}
+    findings: dict[str, list[Recorded]] = {}
     for run in (run for folder in folders for run in run_folders(folder)):
         for finding in read_index(run)[1]:
-            findings.setdefault(finding.claim_id, []).append(finding)
+            findings.setdefault(finding.claim_id, []).append(Recorded(**vars(finding), run=run))
     return findings
 
 
@@ -69,10 +79,22 @@ def summary(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
 
 
 def details(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
-    """Return one row per claim: what the paper says, what was found, the verdict and why."""
+    """Return one row per claim: what the paper says, what was found, the verdict, why, and what it takes to see it."""
     import pandas as pd
 
-    return pd.DataFrame([_row(system, item) for system, items in judgments.items() for item in items])
+    costs: dict[Path, dict[str, Any]] = {}
+    return pd.DataFrame(
+        [_row(system, item) | _cost(item, costs) for system, items in judgments.items() for item in items]
+    )
+
+
+def deviations(judgments: dict[str, list[Judgment]]) -> pd.DataFrame:
+    """Return one row per claim that did not come out as stated: both values, the verdict, the reason."""
+    import pandas as pd
+
+    columns = ["system", "claim_id", "statement", "paper", "ours", "verdict", "reason"]
+    rows = [_row(system, item) for system, items in judgments.items() for item in items if item.verdict in _MISSES]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _row(system: str, item: Judgment) -> dict[str, str]:
@@ -85,10 +107,27 @@ def _row(system: str, item: Judgment) -> dict[str, str]:
         "statement": claim.statement,
         "paper": _claimed(claim),
         "ours": _found(claim, finding) if finding else "",
+        "decided_by": claim.evidence,
         "verdict": str(item.verdict),
         "reason": item.reason,
         "source": claim.source,
     }
+
+
+def _cost(item: Judgment, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """Return the command that records a claim's finding, its seconds and its hardware, from the run's manifest."""
+    finding = item.finding
+    if not isinstance(finding, Recorded):
+        return {"command": "", "seconds": None, "hardware": ""}
+    if finding.run not in known:
+        manifest = json.loads((finding.run / "manifest.json").read_text())
+        host = manifest["host"]
+        known[finding.run] = {
+            "command": f"paperlab run {finding.run.name} --profile {manifest['profile']}",
+            "seconds": round(manifest["wall_s"]),
+            "hardware": ", ".join([f"{host['cores']} cores {host['cpu']}", *host["cuda_devices"]]),
+        }
+    return known[finding.run]
 
 
 def _claimed(claim: Claim) -> str:
