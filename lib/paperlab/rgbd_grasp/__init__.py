@@ -9,6 +9,9 @@ paper's parts to files:
     average precision on GraspNet-1Billion           evaluation
     baselines: oracles, methods without learning     baselines
     GraspNet-1Billion's files, read and written      dataset
+    scenes made from a seed, in the same layout      scenes
+    noise of depth sensors                           noise.py
+    picks in simulation, in place of the robot       physics
 """
 
 from paperlab.rgbd_grasp.dataset.dump import evaluate_dump
