@@ -102,8 +102,9 @@ run.save_figure(
 # ## 3. A verdict
 #
 # Each paper has a ledger in `data/claims/`: what it claims, what would count, and which class of evidence can decide. A
-# notebook records what it found; the verdict is computed. Claims about speed on a GPU stay `pending-gpu` until a GPU has run
-# them: a simulated number never decides.
+# notebook records what it found; the verdict is computed. Only a finding of the class that the ledger names decides: a claim
+# that asks for a measurement on a GPU stays `pending-gpu` until a GPU has run it, whatever a simulation says. A claim that nobody
+# can measure here, such as one about a whole node of GPUs, may name `simulated`; its verdict then says so.
 
 # %%
 from paperlab.lab import scorecard

@@ -18,8 +18,8 @@ from paperlab.serving.events import EventLog, Step
 from paperlab.serving.work import StepShape
 
 CONFIG = Config(
-    workers=1, arxiv_requests=10, sharegpt_requests=10, devices=("A10",), ratio_requests=4, ratios=(0.0, 0.02),
-    link_requests=5, link_factors=(1.0,), policy_requests=8, host_GiB=(60.0,),
+    seeds=(0, 1), workers=1, arxiv_requests=10, sharegpt_requests=10, devices=("A10",), ratio_requests=4,
+    ratios=(0.0, 0.02), link_requests=5, link_factors=(1.0,), policy_requests=8, host_GiB=(60.0,),
 )  # fmt: skip
 SIMPLE = [
     name for name, function in inspect.getmembers(experiments, inspect.isfunction)
@@ -123,6 +123,15 @@ def test_speedups_are_over_the_static_run_of_the_same_cell():
     assert table["speedup"].iloc[1] == pytest.approx(static["makespan_s"] / pair["makespan_s"])
     assert speedups(table).set_index("device").loc["all"].geometric_mean == pytest.approx(table["speedup"].iloc[1])
     assert (table["fraction_of_bound"] < 1).all()
+
+
+def test_intervals_of_speedups_are_over_seeds():
+    rows = [("A10", "re-sharding", 0, 1.0), ("A10", "re-sharding", 0, 4.0), ("A10", "re-sharding", 1, 3.0),
+            ("A10", "re-sharding", 1, 3.0), ("A10", "static", 0, 1.0)]  # fmt: skip
+    found = speedups(pd.DataFrame(rows, columns=["device", "kind", "seed", "speedup"])).set_index("device").loc["A10"]
+    assert (found.cells, found.seeds, found.least, found.largest) == (2, 2, 1.0, 4.0)
+    assert (found.mean_low, found.mean_high) == pytest.approx((2, 3))
+    assert found.geometric_mean == pytest.approx(6**0.5)
 
 
 def test_every_variant_changes_what_its_name_says():

@@ -1,8 +1,10 @@
 """The GPU run, rehearsed on a CPU: every stage, what its rows say of themselves, resumption, and its arithmetic."""
 
+import ctypes
 import json
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +101,35 @@ def test_both_ways_to_copy_put_every_byte_in_place(bench, layout):
     copies._copy_packed(bench, slab, torch.empty_like(slab), target)
     assert torch.equal(target, slab)
     assert store.count_nonzero() == slab.count_nonzero()
+
+
+class HostRuntime:
+    """Stands in for `cuda.bindings.runtime`: does on the host what the driver documents of a copy with pitches."""
+
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyDeviceToHost=2)
+    error = 0
+
+    def cudaMemcpy2DAsync(self, to, to_pitch, source, source_pitch, width, height, kind, stream):
+        assert width <= min(to_pitch, source_pitch)
+        for row in range(0 if self.error else height):
+            ctypes.memmove(to + row * to_pitch, source + row * source_pitch, width)
+        return (self.error,)
+
+
+@pytest.mark.parametrize("layout", ["HND", "NHD", "whole"])
+def test_one_copy_with_a_pitch_puts_every_byte_in_place(layout):
+    slab = torch.randn(2, 2, 3, 4, 8)
+    store = torch.zeros({"HND": (2, 2, 6, 4, 8), "NHD": (2, 2, 3, 9, 8), "whole": (2, 2, 3, 4, 8)}[layout])
+    target = {"HND": store[:, :, :3], "NHD": store[:, :, :, 2:6], "whole": store}[layout]
+    runtime = HostRuntime()
+    copies.copy_pitched(slab, target, runtime)
+    assert torch.equal(target, slab)
+    assert store.count_nonzero() == slab.count_nonzero()
+    runtime.error = 1
+    with pytest.raises(RuntimeError, match=r"runs of \d+ bytes failed with 1"):
+        copies.copy_pitched(slab, target, runtime)
+    with pytest.raises(ValueError, match="no common pitch"):
+        copies.copy_pitched(slab[:, :, :2], torch.zeros(2, 4, 6, 4, 8)[:, ::3, :2], runtime)
 
 
 def test_reloads_on_a_cpu_are_of_pageable_memory_alone(bench):

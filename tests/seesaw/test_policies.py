@@ -144,6 +144,15 @@ def test_an_independent_simulator_comes_to_the_same_end(seed):
     assert log.end_s == pytest.approx(end_s, rel=0.01)
 
 
+@pytest.mark.parametrize("name", RESHARDING)
+@pytest.mark.parametrize("sizes", [[(81, 2)], [(90, 6), (5, 3), (90, 6)], [(95, 1), (60, 36), (60, 36)]])
+@pytest.mark.parametrize("prefetch", [True, False])
+def test_a_sequence_that_fills_a_tier_alone_is_served(name, sizes, prefetch):
+    for gpu, host in ((96, 96), (96, 130), (130, 96)):
+        log, _ = serve(name, sizes, gpu=gpu, host=host, block_size=16, prefetch_in_prefill=prefetch)
+        assert ended(log) == list(range(len(sizes)))
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from([*RESHARDING, "static-prefill-first", "static-chunked"]),

@@ -13,10 +13,10 @@ From the paper's parts to files:
     plan search (§6.2)                               search.py
     real processes (§5)                              engine
     what only a GPU shows                            gpu_evidence.py, from gpu
-    measured on a GPU                                gpu_evidence.py, from gpu
     workloads (§6.1, Fig. 9)                         workloads.py
     tables and figures                               experiments.py, plots.py, sweep_plots.py, from studies
-    what they say to each claim                      findings.py
+    the same of the real processes                   engine_experiments.py, engine_plots.py
+    what they say to each claim                      findings.py, engine_findings.py
     how much of them a profile runs                  config.py
     the notebook's exercises, panel                  exercises.py, what_if.py
 """

@@ -24,16 +24,27 @@ class Config:
     link_factors: tuple[float, ...] = (0.1, 50.0)
     policy_requests: int = 24  # of the ablation
     host_GiB: tuple[float, ...] = (60.0, 8.0)
+    engine_requests: int = 6  # served by real processes on this machine
+    engine_repeats: int = 1
+    engine_batches: tuple[int, ...] = (2, 8)  # whose copies are compared with a reload
+    engine_host_shares: tuple[float, ...] = (0.25, 1.5)  # host tiers over the prompts' keys and values
+    overlap_repeats: int = 1
+    prediction_workloads: int = 1  # that the calibration has not seen, of three
+    prediction_rounds: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("arxiv_requests", "sharegpt_requests", "simulate", "ratio_requests", "link_requests", "workers"):
+        counts = ("arxiv_requests", "sharegpt_requests", "simulate", "ratio_requests", "link_requests", "workers")
+        engine = ("engine_requests", "engine_repeats", "overlap_repeats", "prediction_workloads", "prediction_rounds")
+        for name in (*counts, *engine):
             if getattr(self, name) < 1:
                 raise ValueError(f"Config: {name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("seeds", "devices", "ratios", "link_factors", "host_GiB"):
+        for name in ("seeds", "devices", "ratios", "link_factors", "host_GiB", "engine_batches", "engine_host_shares"):
             if not getattr(self, name):
                 raise ValueError(f"Config: {name} is empty; give at least one")
-        if min(self.link_factors) <= 0 or min(self.host_GiB) <= 0 or min(self.ratios) < 0:
-            raise ValueError("Config: link_factors and host_GiB must be positive, ratios at least 0")
+        if min(*self.link_factors, *self.host_GiB, *self.engine_host_shares) <= 0 or min(self.ratios) < 0:
+            raise ValueError(
+                "Config: link_factors, host_GiB and engine_host_shares must be positive, ratios at least 0"
+            )
 
     @property
     def requests(self) -> dict[str, int]:

@@ -170,9 +170,11 @@ class Seesaw(Policy):
         pool = cluster.pools[place.device]
         staged = (item for item in cluster.parked.values() if item.pool == place.host and item.lane is None)
         first = next((item for item in staged if item.decoding), None)
-        if first is None or len(first.blocks) + 1 > pool.free:
+        if first is None:
             return IDLE
-        if len(first.blocks) + 1 + _resident(place, cluster) > pool.free and pool.used:
+        # Alone on the GPU any sequence fits to its end, or it would have been refused.
+        growth = 1 + _resident(place, cluster) if pool.used else 0
+        if len(first.blocks) + growth > pool.free:
             return IDLE
         return Decision(Copy((first,), place.device))
 
@@ -230,6 +232,8 @@ def _resident(place: Place, cluster: Cluster) -> int:
 def _unclaimed(place: Place, cluster: Cluster) -> int:
     """Return the GPU's blocks that neither resident sequences, one block of growth each, nor staged ones will take."""
     pool, host = cluster.pools[place.device], cluster.pools[place.host]
+    if not pool.used and not host.used:
+        return min(host.free, pool.free)  # all of it, or a prompt as long as the GPU would wait forever
     staged = _count(item for item in cluster.parked.values() if item.pool == place.host)
     return min(host.free, pool.free - host.used - _resident(place, cluster) - 2 * staged - 1)
 

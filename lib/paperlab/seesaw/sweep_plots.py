@@ -58,7 +58,7 @@ def figure_11(table: pd.DataFrame) -> Figure:
             hue="series",
             ax=axes,
             legend=name == "arxiv",
-            errorbar=None,
+            errorbar=("pi", 100),
         )
         axes.set(title=name, xlabel="", ylabel="over the static layout on NVLink")
     panels[0].legend(title=None)
@@ -66,10 +66,14 @@ def figure_11(table: pd.DataFrame) -> Figure:
 
 
 def figure_12(table: pd.DataFrame) -> Figure:
-    """Stacked makespan by phase."""
+    """Stacked means by phase over the seeds; whiskers span the makespans."""
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     wide = table.pivot_table("seconds", "schedule", "phase", sort=False)[list(PHASES)]
     wide.plot.bar(stacked=True, ax=axes, color=list(PHASES.values()), rot=0)
+    total = table.groupby(["schedule", "seed"], sort=False).makespan_s.first().groupby("schedule", sort=False)
+    middle = total.mean()
+    whiskers = [middle - total.min(), total.max() - middle]
+    axes.errorbar(range(len(middle)), middle, whiskers, fmt="none", ecolor="0.2", capsize=4)
     axes.set(xlabel="", ylabel="makespan (s)")
     axes.legend(title=None)
     return figure
@@ -88,7 +92,15 @@ def figure_14(table: pd.DataFrame) -> Figure:
     """Throughput against the speed of all-reduces, logarithmic."""
     figure, axes = plt.subplots(figsize=(8.5, 4), layout="constrained")
     sns.lineplot(
-        table, x="factor", y="requests_per_s", hue="layout", style="layout", markers=True, dashes=False, ax=axes
+        table,
+        x="factor",
+        y="requests_per_s",
+        hue="layout",
+        style="layout",
+        markers=True,
+        dashes=False,
+        ax=axes,
+        errorbar=("pi", 100),
     )
     axes.set(
         xscale="log", xlabel="all-reduces, times as fast as over PCIe", ylabel="requests per second", ylim=(0, None)
@@ -116,16 +128,20 @@ def figure_15(table: pd.DataFrame) -> Figure:
 
 
 def exhibit_policies(table: pd.DataFrame) -> Figure:
-    """Makespan over the best against host memory, with the two other policies as levels."""
+    """Makespan over the best against host memory, with the two other policies as levels; whiskers span the seeds."""
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
-    ours = table[table.policy == "seesaw"].sort_values("host_GiB")
-    axes.plot(ours.host_GiB, ours.over_best, marker="o", label="Seesaw")
+    groups = table.groupby(["policy", "host_GiB"])
+    means = groups.mean(numeric_only=True).assign(low=groups.over_best.min(), high=groups.over_best.max()).reset_index()
+    means["transitions"] = means.transitions.round().astype(int)
+    ours = means[means.policy == "seesaw"].sort_values("host_GiB")
+    whiskers = [ours.over_best - ours.low, ours.high - ours.over_best]
+    axes.errorbar(ours.host_GiB, ours.over_best, whiskers, marker="o", capsize=3, label="Seesaw")
     for row in rows_of(ours):
         axes.annotate(
             f"{row.transitions}", (row.host_GiB, row.over_best), textcoords="offset points", xytext=(0, 6), fontsize=8
         )
     for policy, style in (("reshard-prefill-first", "--"), ("reshard-decode-first", ":")):
-        other = table[table.policy == policy].iloc[0]
+        other = means[means.policy == policy].iloc[0]
         axes.axhline(other.over_best, linestyle=style, color="0.3", label=f"{policy} ({other.transitions} transitions)")
     axes.set(xscale="log", xlabel="host memory for the cache (GiB)", ylabel="makespan over the best")
     axes.legend(fontsize=8)

@@ -79,12 +79,12 @@ def test_the_simulator_takes_the_decisions_of_the_engine(two):
 
 def test_phases_and_parts_add_up(two):
     ways = [Way("P2", "T2"), Way("T2", "T2", "static-chunked")]
-    table = engine_study.phase_times(two, WORK, ways, repeats=2, model=TINY)
-    assert table.way.tolist() == ["P2→T2", "T2, chunked"] * 2
+    table = engine_study.phase_times(two, WORK, ways, repeats=1, model=TINY)
+    assert table.way.tolist() == ["P2→T2", "T2, chunked"]
     parts = table[["prefill_s", "decode_s", "mixed_s", "load_s", "other_s"]].sum(axis=1)
     assert (parts - table.makespan_s).abs().max() < 0.05 * table.makespan_s.max()
     assert table.evidence.eq("measured-cpu").all()
-    assert (table.transitions > 0).tolist() == [True, False] * 2
+    assert (table.transitions > 0).tolist() == [True, False]
 
 
 def test_breakdown_counts_collectives_only_where_there_are_some(two):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLORS = {
     "prefill": "#0173b2", "decode": "#de8f05", "mixed": "#949494", "wait": "#ececec", "swap-out": "#029e73",
-    "swap-in": "#56b4e9", "load": "#cc3311", "qkv": "#0173b2", "attention": "#7fb8d8",
+    "swap-in": "#56b4e9", "load": "#cc3311", "qkv": "#332288", "attention": "#7fb8d8",
 }  # fmt: skip
 LANES = ("compute", "layers", "out", "in")
 COUNTS = (

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
@@ -134,10 +135,11 @@ def _reload(
 
 
 def kv_copies(bench: Bench, tp: int) -> pd.DataFrame:
-    """Copy one tensor-parallel part of keys and values to the host's store, laid out HND and NHD, in two ways.
+    """Copy one tensor-parallel part of keys and values to the host's store, laid out HND and NHD, in three ways.
 
-    `runs` issues one asynchronous copy per contiguous run into pinned memory; `packed` sends one slab to pinned memory
-    and lets the host put it in place. Rows: layout, tp, method, runs, kv_bytes, seconds, bandwidth_Bps.
+    `runs` issues one asynchronous copy per contiguous run into pinned memory; `pitched` issues a single one for all of
+    them (cudaMemcpy2DAsync, on a GPU alone); `packed` sends one slab to pinned memory and lets the host put it in
+    place. Rows: layout, tp, method, runs, kv_bytes, seconds, bandwidth_Bps.
     """
     model, blocks = bench.scope.copy_model, bench.scope.copy_blocks
     heads, dim = max(1, model.kv_heads // tp), model.head_dim
@@ -153,6 +155,8 @@ def kv_copies(bench: Bench, tp: int) -> pd.DataFrame:
         staging = torch.empty(part, dtype=bench.dtype, pin_memory=pin)
         pieces = _runs(slab, target)
         actions = {"runs": partial(_copy_runs, pieces), "packed": partial(_copy_packed, bench, slab, staging, target)}
+        if bench.device == "cuda":
+            actions["pitched"] = partial(copy_pitched, slab, target, import_module("cuda.bindings.runtime"))
         for method, action in actions.items():
             seconds = bench.seconds(action)
             row = {"layout": layout, "tp": tp, "method": method, "runs": len(pieces), "kv_bytes": slab.nbytes}
@@ -171,6 +175,30 @@ def _runs(source: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
 def _copy_runs(pieces: list[tuple[Tensor, Tensor]]) -> None:
     for source, target in pieces:
         target.copy_(source, non_blocking=True)
+
+
+def copy_pitched(source: Tensor, target: Tensor, runtime: Any) -> None:
+    """Copy a contiguous GPU tensor to runs of equal length and distance in pinned memory, in one call.
+
+    `runtime` is `cuda.bindings.runtime`, or what stands in for it in a test.
+
+    Raises:
+        ValueError: the runs of `target` do not lie at equal distances.
+        RuntimeError: the copy is refused.
+    """
+    outer = next(axes for axes in range(target.dim()) if target[(0,) * axes].is_contiguous())
+    width = target[(0,) * outer].nbytes
+    try:
+        rows = target.view(target.shape[:outer].numel(), -1)
+    except RuntimeError:
+        raise ValueError(f"copy_pitched: strides {target.stride()} have no common pitch") from None
+    pitch = rows.stride(0) * rows.element_size()
+    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    stream = torch.cuda.current_stream().cuda_stream if source.is_cuda else 0
+    places = rows.data_ptr(), pitch, source.data_ptr(), width, width, len(rows)
+    (error,) = runtime.cudaMemcpy2DAsync(*places, kind, stream)
+    if int(error):
+        raise RuntimeError(f"cudaMemcpy2DAsync of {len(rows)} runs of {width} bytes failed with {error}")
 
 
 def _copy_packed(bench: Bench, slab: Tensor, staging: Tensor, target: Tensor) -> None:

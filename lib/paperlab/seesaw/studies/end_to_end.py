@@ -106,14 +106,20 @@ def with_labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def speedups(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return geometric mean, least and largest speed-up by device and over all cells."""
+    """Return geometric mean, least and largest speed-up by device and over all cells.
+
+    `mean_low` and `mean_high` are the least and largest geometric mean of one seed's cells.
+    """
     pairs = frame[frame["kind"] == "re-sharding"]
     groups = [(name, part) for name, part in pairs.groupby("device")]
-    rows = [
-        (name, len(part), math.exp(part["speedup"].map(math.log).mean()), part["speedup"].min(), part["speedup"].max())
-        for name, part in [*groups, ("all", pairs)]
-    ]
-    return pd.DataFrame(rows, columns=["device", "cells", "geometric_mean", "least", "largest"])
+    rows = []
+    for name, part in [*groups, ("all", pairs)]:
+        logs = part["speedup"].map(math.log)
+        means = logs.groupby(part["seed"]).mean().map(math.exp)
+        row = (name, len(part) // len(means), len(means), math.exp(logs.mean()), means.min(), means.max())
+        rows.append((*row, part["speedup"].min(), part["speedup"].max()))
+    means_of = ["geometric_mean", "mean_low", "mean_high"]
+    return pd.DataFrame(rows, columns=["device", "cells", "seeds", *means_of, "least", "largest"])
 
 
 def interconnects(requests: dict[str, int], seeds: Sequence[int], simulate: int, workers: int) -> pd.DataFrame:
@@ -188,7 +194,8 @@ def _forecast(todo: list[Cell], variant: str) -> list[dict[str, object]]:
             min(estimate_s(run, requests) for run in runs(preset(cell.model), on, cell.gpus))
             for runs in (static_runs, resharding_runs)
         ]
-        rows.append({"device": cell.node.device.name, "kind": "re-sharding", "speedup": least[0] / least[1]})
+        speedup = least[0] / least[1]
+        rows.append({"device": cell.node.device.name, "kind": "re-sharding", "seed": cell.seed, "speedup": speedup})
     return rows
 
 
