@@ -92,7 +92,7 @@ class Traffic:
     """Demands as they come, with some operators' bytes multiplied."""
 
     def __init__(self, factors):
-        self.factors, self.dtype = factors, QWEN.dtype
+        self.factors, self.arithmetic = factors, QWEN.arithmetic
 
     def demands(self, step):
         return [

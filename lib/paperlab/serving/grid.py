@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from paperlab.lab.workers import in_processes
 from paperlab.serving.policy import Limits
 from paperlab.serving.simulator import simulate
 from paperlab.serving.workload import workload
@@ -19,10 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from paperlab.serving.events import EventLog
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,29 +59,7 @@ def run_cells(cells: Iterable[Cell], workers: int = 1) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.concat(spread(_row, cells, workers), ignore_index=True)
-
-
-def spread(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
-    """Return `function` of every item, in their order, over at most `workers` processes that end with this one."""
-    todo = list(items)
-    if workers <= 1 or len(todo) == 1:
-        return [function(item) for item in todo]
-    # Spawned, not forked: the caller may hold threads of torch.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), context, _end_with, (os.getpid(),)) as pool:
-        return list(pool.map(function, todo, chunksize=max(1, len(todo) // (8 * workers))))
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when its parent is gone; a killed parent cannot tell it."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return pd.concat(in_processes(_row, list(cells), workers), ignore_index=True)
 
 
 def _row(cell: Cell) -> pd.DataFrame:

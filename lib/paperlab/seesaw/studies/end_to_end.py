@@ -10,13 +10,13 @@ from functools import partial
 import pandas as pd
 
 from paperlab.hardware import device
+from paperlab.lab.workers import in_processes
 from paperlab.seesaw.estimate import estimate_s
 from paperlab.seesaw.hardware import Node, node
 from paperlab.seesaw.search import resharding_runs, static_runs
 from paperlab.seesaw.simulation import Run
 from paperlab.seesaw.studies.published import A100, LABELS, MODELS
 from paperlab.seesaw.workloads import workload
-from paperlab.serving.grid import spread
 from paperlab.transformer import preset
 
 KINDS = ("static", "re-sharding")
@@ -87,7 +87,7 @@ def cells(devices: Sequence[str], requests: dict[str, int], seeds: Sequence[int]
 
 def table(todo: Sequence[Cell], workers: int) -> pd.DataFrame:
     """Return the best runs of every cell, with the speed-up of each kind over the static one of its cell."""
-    rows = [row for rows in spread(best_runs, todo, workers) for row in rows]
+    rows = [row for rows in in_processes(best_runs, todo, workers) for row in rows]
     frame = pd.DataFrame(rows)
     keys = ["node", "workload", "model", "seed"]
     static = frame[frame["kind"] == "static"].set_index(keys)["requests_per_s"]
@@ -178,7 +178,9 @@ def sensitivity(todo: Sequence[Cell], workers: int) -> pd.DataFrame:
     `over_calibrated`, the geometric mean over that of the unchanged node.
     """
     frames = []
-    for variant, rows in zip(VARIANTS, spread(partial(_forecast, list(todo)), VARIANTS, workers), strict=True):
+    for variant, rows in zip(
+        VARIANTS, in_processes(partial(_forecast, list(todo)), tuple(VARIANTS), workers), strict=True
+    ):
         frames.append(speedups(pd.DataFrame(rows)).assign(variant=variant))
     frame = pd.concat(frames, ignore_index=True)
     base = frame[frame["variant"] == "as calibrated"].set_index("device")["geometric_mean"]

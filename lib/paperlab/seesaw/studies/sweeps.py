@@ -8,6 +8,7 @@ from functools import partial
 
 import pandas as pd
 
+from paperlab.lab.workers import in_processes
 from paperlab.seesaw.estimate import estimate_s
 from paperlab.seesaw.hardware import node
 from paperlab.seesaw.layout import Layout
@@ -15,7 +16,6 @@ from paperlab.seesaw.search import CHUNKS
 from paperlab.seesaw.simulation import RESHARDING, Run, run
 from paperlab.seesaw.workloads import workload
 from paperlab.serving.events import EventLog
-from paperlab.serving.grid import spread
 from paperlab.serving.lengths import fixed
 from paperlab.serving.workload import Workload
 from paperlab.transformer import preset
@@ -86,7 +86,7 @@ def by_ratio(ratios: Sequence[float], requests: int, workers: int) -> pd.DataFra
     """Return Fig. 13: throughput of 70B on 8 A10s against output over input, 3,000 tokens in, static chunks tuned."""
     points = [(ratio, layout, requests) for ratio in ratios for layout in RATIO_LAYOUTS]
     frame = pd.DataFrame(
-        spread(_ratio_point, points, workers),
+        in_processes(_ratio_point, points, workers),
         columns=["ratio", "output_tokens", "layout", "chunk_tokens", "requests_per_s"],
     )
     best = frame.groupby("ratio")["requests_per_s"].transform("max")
@@ -114,7 +114,7 @@ def _tuned(model: str, layout: str, work: Workload) -> tuple[Run, float]:
 def by_link(factors: Sequence[float], requests: int, seed: int, workers: int) -> pd.DataFrame:
     """Return Fig. 14: throughput of CodeLLaMA-34B on 8 A10s, arXiv, with all-reduces so many times as fast."""
     points = [(factor, layout) for factor in factors for layout in LINK_LAYOUTS]
-    rows = spread(partial(_link_point, requests, seed), points, workers)
+    rows = in_processes(partial(_link_point, requests, seed), points, workers)
     frame = pd.DataFrame(rows, columns=["factor", "layout", "chunk_tokens", "requests_per_s"])
     best = frame.groupby("factor")["requests_per_s"].transform("max")
     return frame.assign(over_best=frame["requests_per_s"] / best, is_best=frame["requests_per_s"] == best)
@@ -138,7 +138,7 @@ def ablation(host_GiB: Sequence[float], requests: int, seed: int, workers: int) 
     """Return the ablation the paper does not print: policies x host memory, 70B on 8 A10s, P8 to T4P2, arXiv."""
     points = [("reshard-prefill-first", host_GiB[0]), ("reshard-decode-first", host_GiB[0])]
     points += [("seesaw", size) for size in host_GiB]
-    frame = pd.DataFrame(spread(partial(_ablation_point, requests, seed), points, workers))
+    frame = pd.DataFrame(in_processes(partial(_ablation_point, requests, seed), points, workers))
     return frame.assign(over_best=frame["makespan_s"] / frame["makespan_s"].min())
 
 
