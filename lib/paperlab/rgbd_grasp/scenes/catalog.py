@@ -10,7 +10,6 @@ from paperlab.rgbd_grasp.geometry.mesh import Mesh
 from paperlab.rgbd_grasp.geometry.rotations import rigid
 from paperlab.rgbd_grasp.geometry.shapes import box, sphere
 from paperlab.rgbd_grasp.scenes.solids import (
-    FAMILIES,
     Family,
     Solid,
     capsule,
