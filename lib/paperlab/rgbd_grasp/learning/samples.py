@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -177,10 +177,14 @@ def collect(
 
 
 def labeled_views(
-    data: GraspNet, scene_ids: Iterable[int], *, max_friction: float = BEST_FRICTION, every: int = 1
+    data: GraspNet, scene_ids: Iterable[int], grasps: Callable[[View], GraspGroup] | None = None, every: int = 1
 ) -> Iterator[tuple[View, GraspGroup]]:
-    """Yield every `every`-th view of scenes in the data set's layout with the grasps that hold at `max_friction`."""
+    """Yield every `every`-th view of scenes in the data set's layout with its labeled grasps.
+
+    `grasps` gives those of a view; by default they are the data set's labels of the best score.
+    """
+    find = grasps or (lambda view: data.grasps(view, BEST_FRICTION))
     for scene_id in scene_ids:
         for frame_id in range(0, data.frame_count(scene_id), every):
             view = data.view(scene_id, frame_id)
-            yield view, data.grasps(view, max_friction)
+            yield view, find(view)

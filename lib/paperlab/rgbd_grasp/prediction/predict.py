@@ -105,9 +105,9 @@ def checked_camera(K: ArrayLike, rgb: Bytes) -> Camera:
     """Return the camera of an image; raises ValueError where the intrinsics are of another image size."""
     height, width = rgb.shape[:2]
     camera = Camera.from_matrix(K, width, height)
-    if not (0 < camera.cx < width and 0 < camera.cy < height):
+    if not (0.1 < camera.cx / width < 0.9 and 0.1 < camera.cy / height < 0.9):
         raise ValueError(
-            f"K: its principal point ({camera.cx:g}, {camera.cy:g}) is outside the image of {width} x {height}; "
+            f"K: its principal point ({camera.cx:g}, {camera.cy:g}) is at the edge of the image of {width} x {height}; "
             "needs the intrinsics at this image's size"
         )
     return camera
