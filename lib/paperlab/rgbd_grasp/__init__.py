@@ -13,6 +13,9 @@ paper's parts to files:
     baselines: oracles, methods without learning     baselines
     GraspNet-1Billion's files, read and written      dataset
     heatmaps, candidates, grasps in space, drawn     pictures.py
+    scenes made from a seed, in the same layout      scenes
+    noise of depth sensors                           noise.py
+    picks in simulation, in place of the robot       physics
 """
 
 from typing import TYPE_CHECKING, Any

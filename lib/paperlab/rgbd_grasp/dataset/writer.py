@@ -64,7 +64,9 @@ def _write_frame(layout: Layout, view: View, camera_name: str, index: int, names
     }
     buffer = io.BytesIO()
     savemat(buffer, meta)
-    write_atomic(layout.frame_file(view.scene_id, camera_name, "meta", index), buffer.getvalue())
+    # The format's first line is free text, into which scipy writes the time: the same scene must give the same bytes.
+    content = b"MATLAB 5.0 MAT-file, written by paperlab".ljust(116) + buffer.getvalue()[116:]
+    write_atomic(layout.frame_file(view.scene_id, camera_name, "meta", index), content)
 
 
 def write_collisions(root: Path, scene_id: int, blocked: Sequence[Bools]) -> Path:
