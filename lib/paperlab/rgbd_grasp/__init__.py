@@ -5,14 +5,20 @@ paper's parts to files:
 
     grasps, orientations, cameras, solids            geometry
     contacts, force closure, labels, heatmaps        labels
+    Angle-View Net: encoder, upsampling, modalities  network
+    labels to batches, losses, training, trained     learning
+    a net as a detector, one's own image, swaps      prediction
     Fast Analytic Searching, decoding, workspace     search
     average precision on GraspNet-1Billion           evaluation
     baselines: oracles, methods without learning     baselines
     GraspNet-1Billion's files, read and written      dataset
+    heatmaps, candidates, grasps in space, drawn     pictures.py
     scenes made from a seed, in the same layout      scenes
     noise of depth sensors                           noise.py
     picks in simulation, in place of the robot       physics
 """
+
+from typing import TYPE_CHECKING, Any
 
 from paperlab.rgbd_grasp.dataset.dump import evaluate_dump
 from paperlab.rgbd_grasp.dataset.reader import GraspNet
@@ -30,13 +36,26 @@ from paperlab.rgbd_grasp.geometry.sdf import SdfGrid, mesh_sdf
 from paperlab.rgbd_grasp.labels.grid import ObjectLabels, label_object
 from paperlab.rgbd_grasp.labels.heatmap import heatmap_labels
 from paperlab.rgbd_grasp.labels.sampler import antipodal_grasps
+from paperlab.rgbd_grasp.network.config import FULL, SMALL, TINY, AvnConfig
 from paperlab.rgbd_grasp.search.decode import Decoding, decode
 from paperlab.rgbd_grasp.search.detector import Detector, detect
 from paperlab.rgbd_grasp.search.fas import Search, search_grasps
 from paperlab.rgbd_grasp.search.workspace import Workspace, find_workspace
 
+if TYPE_CHECKING:
+    from paperlab.rgbd_grasp.learning.recipe import Recipe
+    from paperlab.rgbd_grasp.learning.samples import Samples, collect
+    from paperlab.rgbd_grasp.learning.trained import trained
+    from paperlab.rgbd_grasp.prediction.avn import Avn
+    from paperlab.rgbd_grasp.prediction.predict import Prediction, predict
+
 __all__ = [
+    "FULL",
+    "SMALL",
+    "TINY",
     "Anchors",
+    "Avn",
+    "AvnConfig",
     "Camera",
     "Decoding",
     "Detector",
@@ -48,8 +67,11 @@ __all__ = [
     "GraspObject",
     "Mesh",
     "ObjectLabels",
+    "Prediction",
+    "Recipe",
     "RectGrasp",
     "RectGraspGroup",
+    "Samples",
     "SdfGrid",
     "Search",
     "View",
@@ -57,6 +79,7 @@ __all__ = [
     "antipodal_grasps",
     "average_precision",
     "avn_anchors",
+    "collect",
     "decode",
     "detect",
     "evaluate",
@@ -68,7 +91,28 @@ __all__ = [
     "label_object",
     "mesh_sdf",
     "metric_depth",
+    "predict",
     "results_table",
     "search_grasps",
     "to_tcp",
+    "trained",
 ]
+
+# These load torch.
+_LATE = {
+    "Avn": "prediction.avn",
+    "Prediction": "prediction.predict",
+    "predict": "prediction.predict",
+    "Recipe": "learning.recipe",
+    "Samples": "learning.samples",
+    "collect": "learning.samples",
+    "trained": "learning.trained",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Learning the Angle-View Heatmap: samples, losses, training, metrics, and trained nets kept by content."""

@@ -1,0 +1,1 @@
+"""The Angle-View Net: from an image to one score per cell, view and in-plane angle."""
