@@ -16,10 +16,15 @@ paper's parts to files:
     scenes made from a seed, in the same layout      scenes
     noise of depth sensors                           noise.py
     picks in simulation, in place of the robot       physics
+    tables and figures, from studies                 experiments.py, plots.py; sizes in config.py
+    depth noise, picks, seconds                      robust_experiments.py, robust_plots.py
+    what tables say to the ledger's claims           findings.py
+    the notebook's exercises, panel                  exercises.py, what_if.py
 """
 
 from typing import TYPE_CHECKING, Any
 
+from paperlab.rgbd_grasp.config import Config
 from paperlab.rgbd_grasp.dataset.dump import evaluate_dump
 from paperlab.rgbd_grasp.dataset.reader import GraspNet
 from paperlab.rgbd_grasp.dataset.view import View
@@ -57,6 +62,7 @@ __all__ = [
     "Avn",
     "AvnConfig",
     "Camera",
+    "Config",
     "Decoding",
     "Detector",
     "Evaluated",
