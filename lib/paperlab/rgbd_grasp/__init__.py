@@ -19,7 +19,7 @@ paper's parts to files:
     tables and figures, from studies                 experiments.py, plots.py; sizes in config.py
     depth noise, picks, seconds                      robust_experiments.py, robust_plots.py
     what tables say to the ledger's claims           findings.py
-    the notebook's exercises, panel                  exercises.py, what_if.py
+    the notebook's exercises, panel, drawings        exercises.py, what_if.py, sketches.py
 """
 
 from typing import TYPE_CHECKING, Any

@@ -83,8 +83,8 @@ def ap_table(found: dict[Case, list[Judged]], names: dict[Case, str] | None = No
 def pooled_row(items: Sequence[Judged]) -> dict[str, Any]:
     """Return AP with its interval over all scenes, whatever the split, and mean counts; without collision filter."""
     kept = [item for item in items if not item.collision_filter]
-    row: dict[str, Any] = results_table(kept).iloc[0].to_dict()
-    return {key: value for key, value in row.items() if key not in ("method", "collision_filter", "survivors")}
+    row = results_table(kept).iloc[0]
+    return {str(key): value for key, value in row.items() if key not in ("method", "collision_filter", "survivors")}
 
 
 def scene_ap(items: Sequence[Judged], filtered: bool = False) -> pd.Series:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from paperlab.rgbd_grasp.config import Config
+from paperlab.rgbd_grasp.geometry.checks import Floats
 from paperlab.rgbd_grasp.labels.heatmap import heatmap_labels
 from paperlab.rgbd_grasp.learning.metrics import NEAR_RAD, judged
 from paperlab.rgbd_grasp.search.workspace import find_workspace
@@ -41,7 +42,7 @@ def heatmap_table(config: Config, specs: Sequence[NetSpec]) -> pd.DataFrame:
             view = data.view(*place)
             labels = heatmap_labels(data.antipodal(view, LABEL_FRICTION), view.camera, net.anchors, net.grid)
             objects = find_workspace("gt", net.grid, segmentation=view.segmentation).cells
-            maps = {AVN[s.modality]: [] for s in specs}
+            maps: dict[str, list[Floats]] = {AVN[s.modality]: [] for s in specs}
             for spec in specs:
                 maps[AVN[spec.modality]].append(trained_net(spec).avn.heatmap(view.rgb, view.depth_m, view.camera))
             maps["class prior on true object cells"] = [prior[:, None, None] * objects]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -122,13 +124,13 @@ def architecture() -> pd.DataFrame:
     """Return one row per net: input, grid, classes, and parameters in millions of its parts."""
     from paperlab.rgbd_grasp.network.avn import build, parameters
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, config in (("full (paper)", FULL), ("small", SMALL), ("tiny", TINY)):
         net = build(config)
-        encoder, _, first, second, head = net.streams[0]  # type: ignore[misc]
-        parts = {"encoder": encoder, "upsampling": [first, second], "head": head}
+        stream: Any = net.streams[0]
+        parts = {"encoder": [stream[0]], "upsampling": [stream[2], stream[3]], "head": [stream[4]]}
         millions = {
-            f"{part}_M": sum(map(parameters, item if isinstance(item, list) else [item])) / 1e6
+            f"{part}_M": sum(map(parameters, item)) / 1e6
             for part, item in parts.items()
         }
         sizes = {"image": "{}x{}".format(*config.image), "grid": f"{config.grid.columns}x{config.grid.rows}"}
