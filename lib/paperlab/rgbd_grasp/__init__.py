@@ -16,6 +16,7 @@ paper's parts to files:
     scenes made from a seed, in the same layout      scenes
     noise of depth sensors                           noise.py
     picks in simulation, in place of the robot       physics
+    what only a GPU shows, in one call               gpu_evidence.py, gpu
 """
 
 from typing import TYPE_CHECKING, Any
