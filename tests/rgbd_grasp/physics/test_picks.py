@@ -99,11 +99,18 @@ def test_a_hand_that_is_too_narrow_or_off_lifts_nothing():
     assert not lifted(angle=np.pi / 2, y=0.08)
 
 
+def pooled(rates, levels):
+    chosen = [rates[level] for level in levels]
+    return Rate(sum(r.successes for r in chosen), sum(r.attempts for r in chosen))
+
+
 def test_success_rises_with_the_label_score():
-    rates = success_by_score([catalog()[i] for i in (0, 3, 5)], 6, HARD, seed=1, tried=1500, levels=(0.0, 0.3, 0.9))
-    assert list(rates) == [0.0, 0.3, 0.9]
-    assert min(rate.attempts for rate in rates.values()) >= 10
-    assert rates[0.9].share > max(rates[0.0].share, rates[0.3].share) + 0.15
+    rates = success_by_score([catalog()[i] for i in (3, 5, 9)], 6, HARD, seed=1, levels=(0.0, 0.2, 0.3, 0.8, 0.9))
+    assert list(rates) == [0.0, 0.2, 0.3, 0.8, 0.9]
+    low, high = (pooled(rates, levels) for levels in ((0.0, 0.2, 0.3), (0.8, 0.9)))
+    assert min(low.attempts, high.attempts) >= 15
+    assert high.share > low.share + 0.2
+    assert high.interval[0] > low.interval[0]
 
 
 def test_candidates_are_free_and_scored_by_closure():
