@@ -130,7 +130,7 @@ def label_scene(scene: Scene, per_object: int, seed: int) -> GraspGroup:
     for solid, pose in zip(scene.solids, scene.poses, strict=True):
         grasps = sampled_grasps(solid.mesh)
         grasps = grasps[rng.permutation(len(grasps))]
-        grasps = grasps[_above_table(grasps, pose)]
+        grasps = grasps[above_table(grasps, pose)]
         best = np.flatnonzero(grasps.scores > 0.85)[: per_object // 2]
         rest = np.setdiff1d(np.arange(len(grasps)), best)[: per_object - len(best)]
         tried.append(grasps[np.concatenate([best, rest])])
@@ -139,8 +139,8 @@ def label_scene(scene: Scene, per_object: int, seed: int) -> GraspGroup:
     return placed[~scene_collisions(placed, clouds, _table_near(clouds))]
 
 
-def _above_table(grasps: GraspGroup, pose: Floats) -> Bools:
-    """Return which grasps (N,) of an object at a pose keep fingertips and palm above the table."""
+def above_table(grasps: GraspGroup, pose: Floats) -> Bools:
+    """Return which grasps (N,) of an object at a pose (4, 4) keep fingertips and palm above the table."""
     placed = grasps[:].transform(pose)
     approach, closing = placed.rotation_matrices[:, 2, 0], placed.rotation_matrices[:, 2, 1]
     lowest = np.minimum(placed.depths * approach, -(BASE_M + FINGER_M) * approach)

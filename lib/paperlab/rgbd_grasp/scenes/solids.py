@@ -16,7 +16,7 @@ from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints, floats, one
 from paperlab.rgbd_grasp.geometry.mesh import Mesh
 
 Family = Literal["seen", "similar", "novel"]
-FAMILIES = ("seen", "similar", "novel")
+FAMILIES: tuple[Family, ...] = ("seen", "similar", "novel")
 CELL_M = 0.002  # of the grid on which unions are meshed: edges are blunt by less than this
 _TRIES = 8
 
