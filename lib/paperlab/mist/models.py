@@ -8,9 +8,15 @@ final norm or biases, and embedding and head are untied.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paperlab.transformer import ModelShape, element_bytes, preset
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paperlab.mist.blocks import ScoreBuffer
+    from paperlab.mist.collectives import Group
 
 Attention = Literal["flash", "math"]
 SIZES = ("1.3b", "2.7b", "7b", "13b", "22b")
@@ -58,6 +64,12 @@ class ModelSpec:
     def bytes_per_element(self) -> int:
         """Bytes of one weight, gradient or activation."""
         return element_bytes(self.dtype)
+
+    def block(self, group: Group, buffer: ScoreBuffer | None = None) -> nn.Module:
+        """Return one rank's part of a block; a subclass with another block is traced, tuned and run the same way."""
+        from paperlab.mist.blocks import Block
+
+        return Block(self, group, buffer)
 
     def check_tp(self, tp: int) -> None:
         """Raise ValueError naming the first size that tensor parallelism over `tp` devices cannot split evenly."""

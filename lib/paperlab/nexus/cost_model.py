@@ -39,7 +39,7 @@ class CostModel:
         if contention not in ("bytes", "rate", "none"):
             raise ValueError(f"contention is {contention!r}; use bytes, rate or none")
         self.cost, self.belief, self.contention = cost, belief, contention
-        self._flops_per_s = device.peak(cost.dtype)
+        self._flops_per_s = device.peak(cost.arithmetic)
         self.bandwidth_Bps = device.bandwidth_Bps * belief.memory_efficiency
         # A prefill batch is looked at once per decode iteration beside it.
         self._rates = lru_cache(maxsize=4096)(self._rates_at)

@@ -26,16 +26,36 @@ class Demand(NamedTuple):
 class ModelCost:
     """Demands of any iteration of one model on each of `tp` devices; precomputed, since simulators ask often."""
 
-    def __init__(self, shape: ModelShape, dtype: str = "bf16", tp: int = 1) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        dtype: str = "bf16",
+        tp: int = 1,
+        *,
+        weight_element_bytes: float | None = None,
+        kv_element_bytes: float | None = None,
+        arithmetic: str | None = None,
+    ) -> None:
         """Prepare for `shape` with weights and cache in `dtype`.
 
+        Args:
+            shape: the model's shape.
+            dtype: of hidden states, and of everything that the next three do not change.
+            tp: devices that share the model.
+            weight_element_bytes: of an element of the layers' matrices, where they are quantized; the head is not.
+            kv_element_bytes: of an element of the cached keys and values, where they are quantized.
+            arithmetic: the format at whose peak the devices compute, where it is not `dtype`.
+
         Raises:
-            ValueError: the heads do not divide by `tp`.
+            ValueError: the heads do not divide by `tp`, or an element has no bytes.
         """
         if tp < 1 or shape.heads % tp or (shape.kv_heads % tp and tp % shape.kv_heads):
             raise ValueError(f"tp is {tp}; {shape.name} has {shape.heads} heads and {shape.kv_heads} key/value heads")
-        self.shape, self.dtype, self.tp = shape, dtype, tp
+        self.shape, self.dtype, self.tp, self.arithmetic = shape, dtype, tp, arithmetic or dtype
         size, layers = element_bytes(dtype), shape.layers
+        weight_size = size if weight_element_bytes is None else weight_element_bytes
+        if not (weight_size > 0 and (kv_element_bytes is None or kv_element_bytes > 0)):
+            raise ValueError(f"bytes per element are {weight_element_bytes} and {kv_element_bytes}; give positive ones")
         matrices = 3 if shape.mlp == "gated" else 2
         self._weights = {  # elements of all layers
             "qkv": layers * shape.hidden * (shape.q_width + 2 * shape.kv_width),
@@ -43,9 +63,16 @@ class ModelCost:
             "ffn": layers * matrices * shape.hidden * shape.ffn,
             "head": shape.vocab * shape.hidden,
         }
-        self._linear = {name: (2 * count / tp, size * count / tp) for name, count in self._weights.items()}
+        self._linear = {
+            name: (2 * count / tp, (size if name == "head" else weight_size) * count / tp)
+            for name, count in self._weights.items()
+        }
+        self.spared_bytes = (size - weight_size) * (sum(self._weights.values()) - self._weights["head"]) / tp
         self._pair_flops = 4 * shape.q_width * layers / tp
-        self._token_bytes = kv_bytes_per_token(shape, dtype) / min(tp, shape.kv_heads)
+        token_bytes = kv_bytes_per_token(shape, dtype)
+        if kv_element_bytes is not None:
+            token_bytes *= kv_element_bytes / size  # type: ignore[assignment]
+        self._token_bytes = token_bytes / min(tp, shape.kv_heads)
         self.hidden_bytes = size * shape.hidden
 
     @property

@@ -34,6 +34,9 @@ class Deployment:
     memory_utilization: float = 0.9
     kv_tokens: int | None = None
     host_kv_bytes: float = 120e9  # for swapped sequences; the Nexus paper's FastServe setting
+    weight_element_bytes: float | None = None  # of the layers' matrices where they are quantized, such as 0.5
+    kv_element_bytes: float | None = None  # of keys and values where they are quantized
+    arithmetic: str | None = None  # the format whose peak the devices reach; by default `dtype`
 
     def __post_init__(self) -> None:
         if not 0 < self.memory_utilization <= 1:
@@ -46,7 +49,10 @@ class Deployment:
     @cached_property
     def cost(self) -> ModelCost:
         """FLOPs and bytes of any iteration on each device."""
-        return ModelCost(self.model, self.dtype, self.tp)
+        return ModelCost(
+            self.model, self.dtype, self.tp, weight_element_bytes=self.weight_element_bytes,
+            kv_element_bytes=self.kv_element_bytes, arithmetic=self.arithmetic,
+        )  # fmt: skip
 
     @cached_property
     def device_model(self) -> DeviceModel:
@@ -69,6 +75,11 @@ class Deployment:
         return self.block_size * self.cost.kv_token_bytes
 
     @property
+    def stored_weight_bytes(self) -> float:
+        """Bytes of all parameters on one device."""
+        return weight_bytes(self.model, self.dtype) / self.tp - self.cost.spared_bytes
+
+    @property
     def kv_blocks(self) -> int:
         """Blocks of a device's pool.
 
@@ -78,7 +89,7 @@ class Deployment:
         if self.kv_tokens is not None:
             return self.kv_tokens // self.block_size
         usable = self.device.memory_bytes * REPORTED * self.memory_utilization
-        left = usable - weight_bytes(self.model, self.dtype) / self.tp - self.activation_bytes - CONTEXT_BYTES
+        left = usable - self.stored_weight_bytes - self.activation_bytes - CONTEXT_BYTES
         if left < self.block_bytes:
             raise ValueError(
                 f"{self.model.name} does not fit on {self.tp} x {self.device.name}: {-left / 2**30:.1f} GiB too much"

@@ -36,7 +36,7 @@ class DeviceModel:
         if cost.tp > 1 and peer is None:
             raise ValueError(f"tp is {cost.tp}: give the link between the devices")
         self.cost, self.constants, self.peer = cost, constants, peer
-        self._flops_per_s = device.peak(cost.dtype) * constants.compute_efficiency
+        self._flops_per_s = device.peak(cost.arithmetic) * constants.compute_efficiency
         self._bandwidth_Bps = device.bandwidth_Bps * constants.memory_efficiency
         self._rates = lru_cache(maxsize=4096)(self._rates_at)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paperlab.lab import timing
-from paperlab.mist.blocks import DTYPES, Block, ScoreBuffer, initialize
+from paperlab.mist.blocks import DTYPES, ScoreBuffer, initialize
 from paperlab.mist.collectives import Alone
 from paperlab.mist.cost.operators import Key, OperatorModel, key, rates_of
 from paperlab.mist.kernels import causal_softmax
@@ -125,7 +125,7 @@ def layer_rows(
 
 
 def _layers(spec: ModelSpec, batches: tuple[int, ...], repeats: int, device: str) -> Iterator[tuple[int, float, float]]:
-    block = Block(spec, Alone(), ScoreBuffer())
+    block = spec.block(Alone(), ScoreBuffer())
     initialize(block, 0)
     block.to(device)
     for batch in batches:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from paperlab.mist.blocks import DTYPES, Block, Embedding, Head, ScoreBuffer, initialize
+from paperlab.mist.blocks import DTYPES, Embedding, Head, ScoreBuffer, initialize
 from paperlab.mist.collectives import Alone, Group
 from paperlab.mist.plan import Plan, StagePlan
 from paperlab.mist.runtime.activations import storage_keys
@@ -136,7 +136,7 @@ def _modules(
 def make_module(plan: Plan, kind: str, group: Group, buffer: ScoreBuffer | None) -> nn.Module:
     """Return an uninitialized module of the plan's model."""
     if kind == "block":
-        return Block(plan.model, group, buffer)
+        return plan.model.block(group, buffer)
     return Embedding(plan.model, group) if kind == "embedding" else Head(plan.model, group)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from paperlab.mist.blocks import Block, Embedding, Head, initialize
+from paperlab.mist.blocks import Embedding, Head, initialize
 from paperlab.mist.collectives import Alone
 from paperlab.mist.plan import Plan
 from paperlab.mist.runtime.build import Options, make_module
@@ -32,7 +32,7 @@ class Model(nn.Module):
     def __init__(self, plan: Plan, seed: int) -> None:
         super().__init__()
         spec, alone = plan.model, Alone()
-        modules = [Embedding(spec, alone), *(Block(spec, alone) for _ in range(spec.layers)), Head(spec, alone)]
+        modules = [Embedding(spec, alone), *(spec.block(alone) for _ in range(spec.layers)), Head(spec, alone)]
         self.parts = nn.ModuleList(modules)
         for index, module in enumerate(modules):
             initialize(module, seed * len(modules) + index)

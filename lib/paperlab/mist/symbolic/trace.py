@@ -98,7 +98,7 @@ Builder = Callable[[Any], nn.Module]
 
 def _builder(spec: ModelSpec, kind: str) -> Builder:
     if kind == "block":
-        return lambda group: Block(spec, group, ScoreBuffer())
+        return lambda group: spec.block(group, ScoreBuffer())
     return (lambda group: Embedding(spec, group)) if kind == "embedding" else (lambda group: Head(spec, group))
 
 
