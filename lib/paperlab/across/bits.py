@@ -69,7 +69,7 @@ def capacity(servers: Iterable[Server], tokens_per_sequence: int) -> pd.DataFram
 def served(
     servers: Iterable[Server], rates: Iterable[float | None], lengths: str, requests: int, seeds: Sequence[int]
 ) -> pd.DataFrame:
-    """Return a row per server, rate (None: all requests at once) and seed: throughput and latencies, chunked prefill."""
+    """Return a row per server, rate (None: all at once) and seed: throughput and latencies, chunked prefill."""
     rows, rates = [], list(rates)
     for server in servers:
         for rate in rates:

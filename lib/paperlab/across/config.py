@@ -13,10 +13,10 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     # Part A: Tempo in Mist
     families: tuple[str, ...] = ("gpt", "llama")  # of the bytes; the others have no LayerNorm, or one per block
-    l4_sizes: tuple[str, ...] = ("1.3b", "7b")
+    l4_sizes: tuple[str, ...] = ("7b",)
     a100_sizes: tuple[str, ...] = ("7b",)
     l4_seq_lens: tuple[int, ...] = (2048,)
-    attentions: tuple[str, ...] = ("flash", "math")
+    attentions: tuple[str, ...] = ("flash",)
     capacities_GiB: tuple[float, ...] = (8, 14, 24)  # memory per GPU of the sweep
     overheads: tuple[float, ...] = (0.0, 0.05)  # shares of the layer's compute
     # Part B: Nexus and Seesaw

@@ -32,7 +32,7 @@ SYSTEMS = (NEXUS, CHUNKED, SEESAW, STATIC)
 
 @dataclass(frozen=True)
 class Scene:
-    """A model on `gpus` GPUs of one kind, and its requests' lengths: `arxiv`, `sharegpt`, or `2000/50` for equal ones."""
+    """A model on `gpus` GPUs of one kind; its requests' lengths are `arxiv`, `sharegpt`, or such as `2000/50`."""
 
     model: str
     device: str
@@ -228,7 +228,7 @@ def offline_map(scenes: Sequence[Scene], requests: int, workers: int) -> pd.Data
 
 
 def link_sensitivity(scene: Scene, requests: int, seed: int) -> pd.DataFrame:
-    """Return Nexus's throughput with all requests at once by size of replicas, where its lanes' all-reduces meet or not."""
+    """Return Nexus's offline throughput by size of replicas, where its lanes' all-reduces meet or never do."""
     rows = []
     for contention in (0.0, 1.0):
         for server in replicas(scene, NEXUS, contention):

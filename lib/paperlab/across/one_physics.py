@@ -103,9 +103,7 @@ class NodeDeployment(Deployment):
     link_contention: float = 1.0
 
     @classmethod
-    def of(
-        cls, model: ModelShape, on: Node, tp: int, limits: Limits, link_contention: float = 1.0
-    ) -> NodeDeployment:
+    def of(cls, model: ModelShape, on: Node, tp: int, limits: Limits, link_contention: float = 1.0) -> NodeDeployment:
         """Return the deployment; ValueError where the weights do not fit."""
         tokens = kv_tokens(model, on, Layout(tp=tp))
         if tokens < 16:

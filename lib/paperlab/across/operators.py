@@ -20,7 +20,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Ten
 
     The backward pass keeps the output, 1/sigma and the parameters, and not `x`.
     """
-    y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
+    y, _, rstd = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
     if rstd.dtype != torch.float32 and x.dtype != torch.float64:  # the CPU's kernel rounds them to the type of x
         wide = x.float()
         rstd = ((wide - wide.mean(-1, keepdim=True)).square().mean(-1, keepdim=True) + eps).rsqrt()
