@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ class Server:
                 raise ValueError(f"{name} is {getattr(self, name)}; give bits above 0 and up to 16")
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """What differs from the core's defaults, for `simulate`."""
         return {
             "constants": constants_of(node(self.device), preset(self.model)), "dtype": "fp16",
@@ -49,7 +50,7 @@ class Server:
     @property
     def deployment(self) -> Deployment:
         """The model on its device."""
-        return Deployment(preset(self.model), node(self.device).device, **self.options)  # type: ignore[arg-type]
+        return Deployment(preset(self.model), node(self.device).device, **self.options)
 
 
 def capacity(servers: Iterable[Server], tokens_per_sequence: int) -> pd.DataFrame:

@@ -24,8 +24,8 @@ class Found(NamedTuple):
 
 def bytes_findings(check: pd.DataFrame) -> Iterator[Found]:
     """Yield X-01 from `table_bytes_check`: the ratio that is farthest from 1."""
-    ratio = check.traced_bytes / check.measured_bytes
-    yield Found("X-01", float(ratio.loc[(ratio - 1).abs().idxmax()]), f"{len(check)} blocks")
+    ratio = (check.traced_bytes / check.measured_bytes).to_numpy()
+    yield Found("X-01", float(ratio[np.abs(ratio - 1).argmax()]), f"{len(check)} blocks")
 
 
 def layer_findings(layers: pd.DataFrame) -> Iterator[Found]:
@@ -44,8 +44,8 @@ def plan_findings(plans: pd.DataFrame) -> Iterator[Found]:
     """Yield X-04 to X-07 from `exhibit_plans`."""
     tempo = plans[plans.operators == "Tempo"]
     mist = tempo[tempo.planner == "Mist"].dropna(subset="gain")
-    best: Any = mist.loc[mist.gain.idxmax()]
-    worst: Any = mist.loc[mist.gain.idxmin()]
+    best: Any = mist.iloc[int(mist.gain.argmax())]
+    worst: Any = mist.iloc[int(mist.gain.argmin())]
     yield Found("X-04", float(best.gain), f"{best['size']} on {best.cluster}, {best.attention}")
     yield Found("X-05", float(worst.gain), f"{worst['size']} on {worst.cluster}, {worst.attention}; one may keep plain")
     keys = ["cluster", "size", "seq_len", "attention"]
@@ -58,14 +58,14 @@ def plan_findings(plans: pd.DataFrame) -> Iterator[Found]:
         "X-06", 100 * float(changed.mean()), f"parallelism or micro-batch in {100 * shape:.0f} %, the rest memory"
     )
     means = {planner: float(np.exp(np.log(part.gain).mean())) for planner, part in tempo.dropna().groupby("planner")}
-    note = ", ".join(f"{planner} {value:.3f}x" for planner, value in means.items())
+    note = ", ".join(f"{planner!s} {value:.3f}x" for planner, value in means.items())
     yield Found("X-07", means["Mist"] < means["Megatron-LM-like"], note)
 
 
 def memory_findings(swept: pd.DataFrame) -> Iterator[Found]:
     """Yield X-08 and X-09 from `exhibit_overhead`, whose rows without overhead are the sweep of memory."""
     found = break_even(swept[swept.planner == "Mist"])
-    best: Any = found.loc[found.gain_without_overhead.idxmax()]
+    best: Any = found.iloc[int(found.gain_without_overhead.argmax())]
     edge = 100 * float(best.break_even_overhead)
     yield Found(
         "X-08", edge, f"at {best.capacity_GiB:g} GiB per GPU; median {100 * found.break_even_overhead.median():.1f} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -32,8 +32,8 @@ def exhibit_layer_bytes(table: pd.DataFrame) -> Figure:
     at = np.arange(len(table))
     for offset, arm, column in ((0, "plain", "plain_KiB"), (0.38, "Tempo", "tempo_KiB")):
         axes.barh(at + offset, table[column], 0.38, color=ARM[arm], label=arm)
-    for y, row in zip(at, table.itertuples(), strict=True):
-        axes.text(row.tempo_KiB + 1, y + 0.38, f"−{row.saved_share:.0%}", va="center", fontsize=9)
+    for y, kept, share in zip(at, table.tempo_KiB, table.saved_share, strict=True):
+        axes.text(kept + 1, y + 0.38, f"−{share:.0%}", va="center", fontsize=9)
     labels = [f"{row.family}, {row.attention}, {row.seq_len}" for row in table.itertuples()]
     axes.set_yticks(at + 0.19, labels)
     axes.set(
@@ -176,7 +176,8 @@ def exhibit_capacity(table: pd.DataFrame) -> Figure:
 
 def exhibit_bits(table: pd.DataFrame) -> Figure:
     """Throughput over that of 16 and 16 bits, as a heat map over both bit widths."""
-    rate = table[table.arithmetic == "fp16"].groupby(["w_bits", "kv_bits"]).requests_per_s.mean().unstack()
+    fp16 = table[table.arithmetic == "fp16"]
+    rate: Any = fp16.groupby(["w_bits", "kv_bits"]).requests_per_s.mean().unstack()
     title = f"{table.model.iloc[0]} on one {table.device.iloc[0]}, all requests at once"
     return _heat_map(rate / rate.loc[16, 16], "throughput over 16 / 16 bits", title, ".2f")
 

@@ -170,5 +170,5 @@ def break_even(table: pd.DataFrame) -> pd.DataFrame:
         i = max(1, below)
         slope = (y[i] - y[i - 1]) / (x[i] - x[i - 1])
         found = x[i - 1] + (1 - y[i - 1]) / slope if slope else float("inf")
-        rows.append((*key, y[0], found))  # type: ignore[misc]
+        rows.append((*key, y[0], found))
     return pd.DataFrame(rows, columns=[*keys, "gain_without_overhead", "break_even_overhead"])

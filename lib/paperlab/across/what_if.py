@@ -44,7 +44,7 @@ def draw_load(axes: Axes, load: float, metric: str, table: pd.DataFrame) -> None
     found.plot.bar(ax=axes, color=[SYSTEM[system] for system in SYSTEMS], rot=0, legend=False)
     axes.set(xlabel="", ylabel=METRICS[metric], ylim=(0, 1.05 * table[metric].max()))
     axes.set_yscale("symlog", linthresh=table[metric].min())
-    axes.set_title(f"load {load:g}: " + ", ".join(found.idxmin(axis=1)), fontsize=9)
+    axes.set_title(f"load {load:g}: " + ", ".join(map(str, found.idxmin(axis=1))), fontsize=9)
     axes.legend(fontsize=7)
 
 
