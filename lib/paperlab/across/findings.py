@@ -67,8 +67,11 @@ def memory_findings(swept: pd.DataFrame) -> Iterator[Found]:
     found = break_even(swept[swept.planner == "Mist"])
     best: Any = found.iloc[int(found.gain_without_overhead.argmax())]
     edge = 100 * float(best.break_even_overhead)
+    beyond = ", extrapolated" if edge > 100 * swept.overhead.max() else ""
     yield Found(
-        "X-08", edge, f"at {best.capacity_GiB:g} GiB per GPU; median {100 * found.break_even_overhead.median():.1f} %"
+        "X-08",
+        edge,
+        f"at {best.capacity_GiB:g} GiB per GPU{beyond}; median {100 * found.break_even_overhead.median():.1f} %",
     )
     yield Found("X-09", float(best.gain_without_overhead), f"at {best.capacity_GiB:g} GiB per GPU")
 

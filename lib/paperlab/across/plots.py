@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from paperlab.across.fleet import CHUNKED, NEXUS, SEESAW, STATIC, SYSTEMS
 
@@ -39,8 +40,9 @@ def exhibit_layer_bytes(table: pd.DataFrame) -> Figure:
     axes.set(
         xlabel="kept per token and layer (KiB, fp16)", title=f"What a {table['size'].iloc[0]} layer keeps for backward"
     )
+    axes.set_xlim(right=1.1 * table.plain_KiB.max())
     axes.invert_yaxis()
-    axes.legend(loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -60,8 +62,8 @@ def exhibit_plans(table: pd.DataFrame) -> Figure:
     axes.set(
         xlabel="throughput gained by Tempo's operators (%)", title="GPT: best plan with Tempo over best plan without"
     )
-    axes.invert_yaxis()
-    axes.legend(title="planner")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -111,6 +113,9 @@ def exhibit_loads(table: pd.DataFrame) -> Figure:
         for axes, (metric, label) in zip(row, METRICS.items(), strict=True):
             _curves(axes, part, metric)
             axes.set(yscale="log", xlabel="load (1: Nexus's offline throughput)", ylabel=label)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
         row[0].set_title(f"{model}, {part.gpus.iloc[0]} × {part.device.iloc[0]}, {part.lengths.iloc[0]}", loc="left")
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4)
@@ -158,10 +163,12 @@ def exhibit_map(table: pd.DataFrame) -> Figure:
                 for tokens, row in mine.iterrows():
                     at = (float(str(tokens)), row.requests_per_s / base[tokens])
                     axes.annotate(row.layout, at, xytext=(0, 7), textcoords="offset points", fontsize=7, ha="center")
-        axes.set(
-            xscale="log", xlabel="output tokens (prompts of 2,000)", ylabel="throughput over Nexus's best replicas"
-        )
+        axes.set(xscale="log", xlabel="output tokens (prompts of 2,000)")
+        axes.set_xticks(base.index, [f"{tokens:g}" for tokens in base.index])
+        axes.set_xticks([], minor=True)
+        axes.margins(x=0.15, y=0.1)
         axes.set_title(f"{model}, {part.gpus.iloc[0]} × {part.device.iloc[0]}", loc="left")
+    grid[0][0].set_ylabel("throughput over Nexus's best replicas")
     grid[0][0].legend(fontsize=8)
     return figure
 
