@@ -328,8 +328,8 @@ accuracy
 # %% [markdown]
 # ## Summary
 #
-# * A planner that can recompute, offload and shard has already bought most of the memory that Tempo sells. What is left is small where memory is
-#   ample, real where it is scarce, and gone after a few percent of overhead.
-# * Seesaw and Nexus answer different questions. With all requests there and a model that needs many GPUs on a slow link, re-sharding
-#   wins prefill; with requests that trickle in, whoever has to stop decoding loses.
+# * A planner that can recompute, offload and shard has already bought most of the memory that Tempo sells. With the cards' own memory the gain
+#   is about a percent, or a small loss; with a third of it, a tenth. How much overhead that leaves room for follows the same line.
+# * Seesaw and Nexus answer different questions. With all requests there, a model that needs many GPUs on a slow link and short outputs,
+#   re-sharding wins, by a tenth or so; with requests that trickle in, whoever has to stop decoding loses.
 # * On a small GPU bits of weights come first: they are read at every step, and they leave the room that the cache needs.
