@@ -10,7 +10,7 @@ from paperlab.lab.profiles import get_profile
 
 PROFILE = get_profile(config.get("profile", "cpu"))
 OUT = os.path.join(os.environ.get("PAPERLAB_RESULTS", "results"), folder_name(PROFILE))
-SUMMARY = [name for name in notebook_names() if name.startswith("9")]
+SUMMARY = [name for name in notebook_names() if name.startswith("90")]
 NOTEBOOKS = [name for name in notebook_names() if name not in SUMMARY]
 SELECTED = notebook_names(str(config.get("only", "")))
 
