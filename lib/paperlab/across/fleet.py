@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from paperlab.across.one_physics import NodeDeployment
+from paperlab.lab.workers import in_processes
 from paperlab.seesaw.estimate import estimate_s
 from paperlab.seesaw.hardware import Node, node
 from paperlab.seesaw.layout import Layout
@@ -16,7 +17,6 @@ from paperlab.seesaw.search import LEAST_KV_TOKENS, resharding_runs, static_runs
 from paperlab.seesaw.workloads import length_source
 from paperlab.serving.cost import ModelCost
 from paperlab.serving.events import EventLog
-from paperlab.serving.grid import spread
 from paperlab.serving.lengths import fixed
 from paperlab.serving.policy import Limits, make_policy
 from paperlab.serving.request import Request
@@ -210,7 +210,7 @@ def contest(scene: Scene, loads: Sequence[float], requests: int, seeds: Sequence
         for seed in seeds
         for system in SYSTEMS
     ]
-    return pd.DataFrame(spread(Cell.row, cells, workers))
+    return pd.DataFrame(in_processes(Cell.row, cells, workers))
 
 
 def offline_map(scenes: Sequence[Scene], requests: int, workers: int) -> pd.DataFrame:
@@ -222,7 +222,7 @@ def offline_map(scenes: Sequence[Scene], requests: int, workers: int) -> pd.Data
             *replicas(scene, NEXUS), *replicas(scene, CHUNKED), best_layout(scene, SEESAW), best_layout(scene, STATIC)
         )
     ]  # fmt: skip
-    frame = pd.DataFrame(spread(Cell.row, cells, workers))
+    frame = pd.DataFrame(in_processes(Cell.row, cells, workers))
     best = frame.groupby(["model", "lengths", "system"], sort=False).requests_per_s.idxmax()
     return frame.loc[best].sort_index().reset_index(drop=True)
 
