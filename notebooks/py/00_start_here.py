@@ -135,4 +135,5 @@ scorecard.summary(scorecard.judge_all(scorecard.scorecard_folders("cpu")))
 #
 # * `40_tempo_idea` builds Tempo step by step, with exercises; `41_tempo_experiments` regenerates its tables and figures.
 # * `90_scorecard` shows every claim of every paper with its verdict.
+# * `91_across_systems` feeds one system into another and judges predictions of ours.
 # * `./run_all.sh` does all of it headlessly.

@@ -9,7 +9,7 @@
 # 2. build the mechanism: shards, a host store that re-shards the cache, a scheduler that rarely switches;
 # 3. predict how often it switches, and when all of this is worth nothing.
 #
-# Cost: about a minute and 1 GiB in every profile, on any CPU. Workshop: 45 to 60 minutes with the exercises.
+# Cost: about 15 s and 1 GiB in every profile, on any CPU. Workshop: 45 to 60 minutes with the exercises.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu
@@ -260,8 +260,8 @@ run.save_table(
 # %% [markdown]
 # ## Checked against the paper, and where next
 #
-# `31_seesaw_experiments` regenerates every table and figure. `paperlab.seesaw.ReshardingEngine` does all of this with real processes and
-# generates the same tokens as one process. `paperlab.seesaw.plan` answers for your own node.
+# `31_seesaw_experiments` regenerates every table and figure. `32_seesaw_engine` does all of this with real processes, which
+# generate the same tokens as Hugging Face. `paperlab.seesaw.plan` answers for your own node.
 #
 # ## Summary
 #

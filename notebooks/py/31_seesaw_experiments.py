@@ -9,7 +9,7 @@
 # 2. tell what re-sharding gains over a fairly swept static layout, and which assumption that gain hangs on;
 # 3. read the paper's contested statements (A10 against L4, best from 0.1 to 50 times PCIe) with the numbers beside them.
 #
-# Cost on 2 cores: `smoke` about 1 minute, `cpu` under 10 minutes, 1 GiB. Hardware: any CPU. Whole systems on A10, L4 and A100 are
+# Cost on 2 cores: `smoke` about half a minute, `cpu` about 5 minutes, 1 GiB. Hardware: any CPU. Whole systems on A10, L4 and A100 are
 # **simulated**: single layers and all-reduces are priced by published measurements, everything else follows from the
 # schedulers. The baseline is *vLLM-like*, ours, swept over every layout and chunk size; it is not vLLM.
 

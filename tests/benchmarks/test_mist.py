@@ -1,6 +1,5 @@
 """Mist's performance bars: evaluation, search, pruning, formulas against traces, and the runtime's times."""
 
-import os
 import resource
 import subprocess
 import sys
@@ -30,14 +29,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def idle_cores():
-    """Skip, visibly, where other processes keep the cores busy: two ranks need two of them."""
-    busy, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if busy > cores / 2:
-        pytest.skip(f"load average is {busy:.1f} on {cores} cores; timing needs them idle")
 
 
 def evaluate_one_setting(micro_batch):

@@ -1,6 +1,4 @@
-"""Timing bars of Seesaw's engine on this machine; they need its cores to themselves and say so when they are not."""
-
-import os
+"""Timing bars of Seesaw's engine on this machine; two ranks need two cores to themselves."""
 
 import pytest
 
@@ -10,14 +8,6 @@ from paperlab.seesaw.studies import overlap_study, prediction_study
 pytestmark = [pytest.mark.bench, pytest.mark.slow]
 
 
-@pytest.fixture(autouse=True)
-def _idle_cores():
-    """Skip, visibly, where other processes keep the cores busy: two ranks need two of them."""
-    busy, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if busy > cores / 2:
-        pytest.skip(f"load average is {busy:.1f} on {cores} cores; timing needs them idle")
-
-
 @pytest.fixture(scope="module")
 def pool():
     with RankPool(2) as ranks:
@@ -25,7 +15,7 @@ def pool():
 
 
 @pytest.mark.parametrize("layout", ["P2", "T2"])
-def test_copies_hide_behind_prefill(pool, layout):
+def test_copies_hide_behind_prefill(idle_cores, pool, layout):
     """Copies that take 30 % of the computation cost at most 10 % when overlapped, and at least 25 % when waited for."""
     table = overlap_study.overlap(pool, layout, share=0.3, repeats=5)
     ratio = table.groupby("copies").ratio.median()
@@ -33,7 +23,7 @@ def test_copies_hide_behind_prefill(pool, layout):
     assert ratio["blocking"] >= 1.25, table.to_string()
 
 
-def test_the_calibrated_simulator_predicts_runs_it_has_not_seen(pool):
+def test_the_calibrated_simulator_predicts_runs_it_has_not_seen(idle_cores, pool):
     table = prediction_study.prediction(pool, rounds=5)
     found = prediction_study.accuracy(table).iloc[0]
     assert found.runs >= 12

@@ -12,7 +12,8 @@ from paperlab.lab.notebooks import SYSTEMS
 from paperlab.lab.paths import repo_root
 
 PACKAGES = repo_root() / "lib" / "paperlab"
-BUILT = [name for name in SYSTEMS.values() if (PACKAGES / name / "experiments.py").exists()]
+ACROSS = "across"  # joins the systems, for notebooks alone
+BUILT = [name for name in (*SYSTEMS.values(), ACROSS) if (PACKAGES / name / "experiments.py").exists()]
 SHARED = {
     "hardware": {"lab"},
     "transformer": {"lab"},
@@ -30,6 +31,8 @@ RUN_NOT_IMPORTED = {
 def allowed(package):
     if package in SHARED:
         return SHARED[package]
+    if package == ACROSS:
+        return {*SHARED, *SYSTEMS.values()}
     return {"lab", "hardware", "transformer"} | ({"serving"} if package in ("nexus", "seesaw") else set())
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from paperlab.rgbd_grasp.learning.training import Training, outputs_of
 from paperlab.rgbd_grasp.network.avn import build
 from paperlab.rgbd_grasp.network.config import TINY
 from paperlab.rgbd_grasp.pictures import avh_panel, fas_candidates, outlines, scene_3d
+from paperlab.rgbd_grasp.prediction import default
 from paperlab.rgbd_grasp.prediction.avn import Avn
 from paperlab.rgbd_grasp.prediction.predict import predict
 from paperlab.rgbd_grasp.prediction.swaps import with_noise_for_depth, with_rgb_of
+from paperlab.rgbd_grasp.scenes import Sizes
 from paperlab.rgbd_grasp.search.decode import Decoding, decode
 from paperlab.rgbd_grasp.search.fas import Search, search_grasps
 from paperlab.rgbd_grasp.search.pipeline import observed_cloud
@@ -219,3 +222,16 @@ def test_nothing_learns_at_detection(avn):
         first = avn.heatmap(VIEW.rgb, VIEW.depth_m, VIEW.camera)
     assert np.array_equal(first, avn.heatmap(VIEW.rgb, VIEW.depth_m, VIEW.camera))
     assert 0 <= first.min() <= first.max() <= 1
+
+
+@pytest.mark.slow
+def test_without_a_net_one_is_trained_on_generated_scenes(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERLAB_CACHE", str(tmp_path))
+    few = {"config": TINY, "recipe": Recipe(iterations=2, batch=2), "scenes": 2}
+    sizes = Sizes(views=2, width=128, height=96, objects=6, grasps=100)
+    net = default.default_avn(**few, sizes=sizes)
+    default.default_avn.cache_clear()
+    monkeypatch.setattr(Training, "step", None)
+    monkeypatch.setattr(default, "default_avn", partial(default.default_avn, **few, sizes=sizes))
+    found = predict(VIEW.rgb, VIEW.depth_mm, VIEW.camera.matrix)
+    assert np.array_equal(found.heatmap, net.heatmap(VIEW.rgb, VIEW.depth_mm / 1000, VIEW.camera))

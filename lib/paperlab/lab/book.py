@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "nexus": "Nexus", "mist": "Mist", "seesaw": "Seesaw", "tempo": "Tempo", "aquant": "AQuant",
-    "rgbd_grasp": "RGBD-Grasp",
+    "rgbd_grasp": "RGBD-Grasp", "across": "Across systems",
 }  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def notebook_names(select: str = "") -> list[str]:
 
 
 def system_of(notebook: str) -> str | None:
-    """Return the system that a notebook is about (`41_tempo_experiments` -> `tempo`), or None."""
-    return SYSTEMS.get(int(notebook[0]))
+    """Return the system that a notebook is about (`41_tempo_experiments` -> `tempo`; 91: `across`), or None."""
+    return "across" if notebook.startswith("91") else SYSTEMS.get(int(notebook[0]))
 
 
 def notebook_path(notebook: str) -> Path:

@@ -20,6 +20,7 @@ paper's parts to files:
     depth noise, picks, seconds                      robust_experiments.py, robust_plots.py
     what tables say to the ledger's claims           findings.py
     the notebook's exercises, panel, drawings        exercises.py, what_if.py, sketches.py
+    what only a GPU shows, in one call               gpu_evidence.py, gpu
 """
 
 from typing import TYPE_CHECKING, Any

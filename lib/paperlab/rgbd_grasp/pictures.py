@@ -26,6 +26,7 @@ _SCORES = "viridis"
 _VERDICTS = {"free": "#029e73", "collides": "#d55e00", "empty": "#cccccc"}
 _STEM_M = 0.04  # the drawn handle behind the palm
 _SHOWN_POINTS = 6000
+_RAISED_CM, _MARGIN_CM = 1.0, 4.0
 
 
 def outlines(grasps: GraspGroup) -> Floats:
@@ -133,16 +134,19 @@ def scene_3d(
 ) -> Figure:
     """The observed points (P, 3) in their colors (P, 3) and grasps, colored by score, in space, in centimeters.
 
-    With `table_from_camera` (4, 4) everything stands on the table, z upward; else in the camera's frame, seen along
-    its axis.
+    With `table_from_camera` (4, 4) everything stands on the table, z upward, cut to what is on it; else the picture is
+    in the camera's frame, looked at from its side.
     """
     figure = plt.figure(figsize=(7.5, 4.8), layout="constrained")
     axes: Any = figure.add_subplot(projection="3d")
     motion = np.diag([1.0, -1.0, -1.0, 1.0]) if table_from_camera is None else table_from_camera
     points = 100 * (cloud @ motion[:3, :3].T + motion[:3, 3])
     ends = 100 * (outlines(grasps).reshape(-1, 3) @ motion[:3, :3].T + motion[:3, 3])
-    some = np.random.default_rng(0).permutation(len(points))[:_SHOWN_POINTS]
-    axes.scatter(*points[some].T, c=colors[some] / 255, s=2, depthshade=False)
+    focus = points if table_from_camera is None else points[points[:, 2] > _RAISED_CM]
+    low, high = _box(np.concatenate([focus if len(focus) else points, ends]))
+    inside = np.flatnonzero(((points > low) & (points < high)).all(axis=1))
+    some = np.random.default_rng(0).permutation(inside)[:_SHOWN_POINTS]
+    axes.scatter(*points[some].T, c=colors[some] / 255, s=4, depthshade=False)
     if len(grasps):
         lines = Line3DCollection(
             list(ends.reshape(-1, 2, 3)), array=np.repeat(grasps.scores, 4), cmap=_SCORES, linewidths=1.8
@@ -150,17 +154,15 @@ def scene_3d(
         axes.add_collection3d(lines)
         figure.colorbar(lines, ax=axes, label="score", shrink=0.5, pad=0.08)
     axes.set(xlabel="x (cm)", ylabel="y (cm)", zlabel="z (cm)", title=title)
-    _equal_scale(axes, points[some], ends)
-    axes.view_init(elev=35, azim=-60)
+    for name, a, b in zip("xyz", low, high, strict=True):
+        getattr(axes, f"set_{name}lim")(a, b)
+        getattr(axes, f"{name}axis").set_major_locator(MultipleLocator(10 if b - a > 15 else 5))
+    axes.set_box_aspect(high - low, zoom=1.1)
+    axes.view_init(elev=40, azim=-60)
     return figure
 
 
-def _equal_scale(axes: Any, points: Floats, ends: Floats) -> None:
-    """Give all three axes one scale, around the middle 96 % of the points and all of the grasps."""
-    low, high = np.percentile(points, [2, 98], axis=0)
-    if len(ends):
-        low, high = np.minimum(low, ends.min(axis=0)), np.maximum(high, ends.max(axis=0))
-    for name, a, b in zip("xyz", low, high, strict=True):
-        getattr(axes, f"set_{name}lim")(a, b)
-        getattr(axes, f"{name}axis").set_major_locator(MultipleLocator(5))
-    axes.set_box_aspect(high - low, zoom=0.95)
+def _box(points: Floats) -> tuple[Floats, Floats]:
+    """Return the corners of a box around all but the outermost 2 % of points, 4 cm to each side."""
+    low, high = np.percentile(points, [1, 99], axis=0)
+    return low - _MARGIN_CM, high + _MARGIN_CM

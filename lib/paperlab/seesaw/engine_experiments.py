@@ -21,8 +21,8 @@ DEVICE_SHARE = 0.6  # of the prompts' keys and values, so that a batch cannot si
 
 
 def load(config: Config, seed: int | None = None) -> Workload:
-    """Return what is served: prompts of 64 to 256 tokens, outputs of 8 to 32."""
-    lengths = uniform((64, 256), (8, 32), "prompts 64-256, outputs 8-32")
+    """Return what is served: prompts of 64 to 256 tokens, outputs of 4 to 16."""
+    lengths = uniform((64, 256), (4, 16), "prompts 64-256, outputs 4-16")
     seed = config.seeds[0] if seed is None else seed
     return workload(lengths, requests=config.engine_requests, seed=seed, arrivals="at_once")
 
@@ -39,7 +39,7 @@ def example(config: Config, pool: RankPool) -> Trace:
 
 def table_groups(config: Config, pool: RankPool) -> pd.DataFrame:
     """Whom each decode step serves, in T2 and in P2: equal requests, all on the devices at once."""
-    work = workload(fixed(32, 24), requests=8, arrivals="at_once")
+    work = workload(fixed(32, 16), requests=8, arrivals="at_once")
     traces = [engine_study.serve(pool, work, Way(*pair), 1.5) for pair in (("P2", "T2"), ("T2", "P2"))]
     tables = [engine_rules.decode_groups(trace).assign(decode=trace.log.about["layout"][-2:]) for trace in traces]
     return pd.concat(tables, ignore_index=True)
@@ -58,8 +58,8 @@ def exhibit_breakdown(config: Config, pool: RankPool) -> pd.DataFrame:
 
 
 def exhibit_reload(config: Config, pool: RankPool) -> pd.DataFrame:
-    """Seconds of a reload and of swapping by the size of the batch."""
-    return engine_rules.reload_against_swap(pool, config.engine_batches, Way("P2", "T2"), config.engine_repeats)
+    """Seconds of a reload and of swapping by the size of the batch, in medians of five runs or more."""
+    return engine_rules.reload_against_swap(pool, config.engine_batches, Way("P2", "T2"), config.engine_repeats + 4)
 
 
 def table_reloads(config: Config, pool: RankPool) -> pd.DataFrame:
@@ -86,8 +86,8 @@ def exhibit_overlap(config: Config, pool: RankPool) -> pd.DataFrame:
 
 def exhibit_prediction(config: Config, pool: RankPool) -> pd.DataFrame:
     """Measured against simulated makespans of runs that the calibration has not seen."""
-    sources = prediction_study.UNSEEN[: config.prediction_workloads]
-    return prediction_study.prediction(pool, sources, rounds=config.prediction_rounds, seed=config.seeds[0])
+    sources = prediction_study.UNSEEN[-config.prediction_workloads :]
+    return prediction_study.prediction(pool, sources, config.engine_requests, config.prediction_rounds, config.seeds[0])
 
 
 def _seeds(config: Config, study: Callable[[Workload], pd.DataFrame]) -> pd.DataFrame:

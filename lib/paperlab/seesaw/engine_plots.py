@@ -91,8 +91,8 @@ def exhibit_overlap(table: pd.DataFrame) -> Figure:
     sns.stripplot(shown, x="copies", y="ratio", hue="layout", dodge=True, size=7, ax=axes)
     axes.axhline(1, color="0.4", linewidth=0.8)
     axes.axhline(1 + table.copy_share.iloc[0], color="0.4", linewidth=0.8, linestyle=":")
-    axes.text(1.48, 1 + table.copy_share.iloc[0], "all copies added", fontsize=8, ha="right", va="bottom", color="0.3")
-    axes.set(xlabel="", ylabel="makespan over no copies", ylim=(0.9, None))
+    axes.text(-0.48, 1 + table.copy_share.iloc[0], "all copies added", fontsize=8, va="bottom", color="0.3")
+    axes.set(xlabel="", ylabel="makespan over no copies", ylim=(0.9, max(1.4, 1.05 * shown.ratio.max())))
     axes.legend(title=None)
     return figure
 

@@ -38,8 +38,9 @@ def figure_10(table: pd.DataFrame) -> Figure:
                     index + offset, 0.03, row.layout, rotation=90, ha="center", va="bottom", fontsize=7, color="white"
                 )
         axes.axhline(1, color="0.4", linewidth=0.8)
-        axes.set(title=f"{name}", xlabel="", ylabel="throughput over the best static layout's")
-    panels[0][0].legend(title=None, loc="upper left", fontsize=8)
+        axes.set(xlabel="", ylabel="throughput over the best static layout's")
+        axes.set_title(name, loc="left")
+    panels[0][0].legend(title=None, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8)
     return figure
 
 
@@ -74,7 +75,7 @@ def figure_12(table: pd.DataFrame) -> Figure:
     middle = total.mean()
     whiskers = [middle - total.min(), total.max() - middle]
     axes.errorbar(range(len(middle)), middle, whiskers, fmt="none", ecolor="0.2", capsize=4)
-    axes.set(xlabel="", ylabel="makespan (s)")
+    axes.set(xlabel="", ylabel="makespan (s)", ylim=(0, 1.05 * total.max().max()))
     axes.legend(title=None)
     return figure
 
@@ -118,7 +119,7 @@ def figure_15(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="", ylabel="decode step per sequence (ms)")
     for index, row in enumerate(rows_of(table)):
         if row.runs_out_of_memory:
-            axes.text(index, 0.02, "out of\nmemory", ha="center", va="bottom", fontsize=8)
+            axes.text(index, 0.12, "out of\nmemory", ha="center", va="bottom", fontsize=8)
     right = axes.twinx()
     right.plot(range(len(table)), table.batch, color="0.3", marker="o", label="batch")
     right.set(ylabel="sequences that fit", ylim=(0, None))
@@ -144,6 +145,9 @@ def exhibit_policies(table: pd.DataFrame) -> Figure:
         other = means[means.policy == policy].iloc[0]
         axes.axhline(other.over_best, linestyle=style, color="0.3", label=f"{policy} ({other.transitions} transitions)")
     axes.set(xscale="log", xlabel="host memory for the cache (GiB)", ylabel="makespan over the best")
+    axes.set_xticks(ours.host_GiB, [f"{size:g}" for size in ours.host_GiB])
+    axes.minorticks_off()
+    axes.margins(y=0.12)
     axes.legend(fontsize=8)
     return figure
 

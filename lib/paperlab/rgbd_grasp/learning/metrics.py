@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 
 from paperlab.rgbd_grasp.geometry.anchors import Anchors
 from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
@@ -17,15 +16,21 @@ if TYPE_CHECKING:
 
 TOP = 50  # entries that are judged, as many as the evaluator's grasps
 NEAR_RAD = np.pi / 6
-_TIE = 1e-6  # of the largest value, among equal ones
 
 
 def top_entries(heatmap: Floats, count: int = TOP, seed: int = 0) -> tuple[Ints, ...]:
     """Return class, row and column of the best entries of a heatmap (C, rows, columns); ties fall at random."""
-    flat = heatmap.ravel().astype(np.float64)
-    noise = np.random.default_rng(seed).random(flat.size)
-    best = np.argpartition(-flat - _TIE * (np.abs(flat).max() or 1.0) * noise, count - 1)[:count]
-    return np.unravel_index(best, heatmap.shape)
+    flat = heatmap.ravel()
+    last = np.partition(flat, -count)[-count]
+    above, equal = np.flatnonzero(flat > last), np.flatnonzero(flat == last)
+    drawn = np.random.default_rng(seed).choice(equal, count - len(above), replace=False)
+    return np.unravel_index(np.concatenate([above, drawn]), heatmap.shape)
+
+
+def _around(labels: Bools, row: Ints, column: Ints) -> Bools:
+    """Return which classes (C, N) have a label in each of N cells or one of the eight around it."""
+    padded = np.pad(labels, ((0, 0), (1, 1), (1, 1)))
+    return np.logical_or.reduce([padded[:, row + dv, column + du] for dv in range(3) for du in range(3)])
 
 
 def judged(heatmap: Floats, labels: Bools, objects: Bools, near: Bools, count: int = TOP) -> dict[str, float]:
@@ -35,7 +40,7 @@ def judged(heatmap: Floats, labels: Bools, objects: Bools, near: Bools, count: i
     telling which classes do. `on_object`: the cell shows an object (rows, columns).
     """
     kind, row, column = top_entries(heatmap, count)
-    around = maximum_filter(labels, size=(1, 3, 3))[:, row, column]
+    around = _around(labels, row, column)
     return {
         "exact": float(labels[kind, row, column].mean()),
         "tolerant": float((around & near[:, kind]).any(axis=0).mean()),

@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 class Training:
-    """A net in training; what iteration i sees depends on the recipe's seed and on i alone.
+    """A net in training; what iteration i sees depends on the recipe's seed and on i alone. GPUs may round otherwise.
 
     Raises ValueError where the net and the samples do not fit, or where a scene is in both splits.
     """

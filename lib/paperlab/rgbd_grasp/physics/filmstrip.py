@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Film = list[tuple[str, NDArray[np.uint8]]]  # phases and pictures (H, W, 3)
-FILM = Quality(supersample=2, lamp_points=4, blur_px=0.0, noise=0.0)
+FILM = Quality(supersample=2, lamp_points=6, lamp_radius_m=0.06, blur_px=0.0, noise=0.0)
 _METAL, _RUBBER = np.array([0.5, 0.52, 0.55]), np.array([0.14, 0.15, 0.17])
 
 
@@ -41,7 +41,7 @@ def film_pick(
 ) -> tuple[Film, Outcome]:
     """Carry out a grasp, given in the table's frame, and return a picture at the end of each phase, and the outcome.
 
-    The camera looks from the side along which the jaws do not hide each other.
+    The camera looks from a side where the jaws do not hide each other.
     """
     hand = build_world_with_hand(scene.solids, grip)
     hand.world.place(scene.poses)
@@ -56,13 +56,12 @@ def film_pick(
 
 
 def _side_view(grasp: Grasp) -> Floats:
-    """Return a camera's pose (4, 4) in the table's frame: across the closing axis, from 35° above."""
-    across = np.cross(grasp.rotation_matrix[:, 1], (0.0, 0.0, 1.0))
-    across[2] = 0.0
-    length = np.linalg.norm(across)
-    across = across / length if length > 1e-3 else np.array([0.0, -1.0, 0.0])
+    """Return a camera's pose (4, 4) in the table's frame: between the closing axis and that across it, 30° above."""
+    x, y, _ = grasp.rotation_matrix[:, 1]
+    turn = np.arctan2(y, x) + np.deg2rad(-60) if np.hypot(x, y) > 1e-3 else 0.0
     target = np.array([*0.6 * grasp.translation[:2], 0.08])
-    return look_at(target + 0.5 * (np.cos(0.6) * across + np.sin(0.6) * np.array([0.0, 0.0, 1.0])), target)
+    level, up = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    return look_at(target + 0.5 * np.array([level * np.cos(turn), level * np.sin(turn), up]), target)
 
 
 def draw_film(film: Film, titles: Sequence[str] | None = None) -> Figure:

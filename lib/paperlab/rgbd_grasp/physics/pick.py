@@ -15,6 +15,7 @@ from paperlab.rgbd_grasp.physics.hand import Hand
 from paperlab.rgbd_grasp.scenes.world import STEP_S
 
 Watch = Callable[[str], None]  # called with the name of a phase as it ends
+_BLOCKED_M = 0.005
 _CHUNK = 5  # physics steps between moves of the target
 
 
@@ -40,10 +41,13 @@ class Motion:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Which solids (by index) were lifted and are between the fingers at the end, and how far the hand was off."""
+    """Which solids (by index) were lifted and are between the fingers at the end, and how far the hand was off.
+
+    Where it was off by more than 5 mm something was in the way: a robot would have stopped, and so does the attempt.
+    """
 
     lifted: tuple[int, ...]
-    missed_m: float  # from where the hand should have been when it closed: something was in the way
+    missed_m: float  # how far palm or fingers were from where they should have been before they closed
 
     @property
     def success(self) -> bool:
@@ -67,8 +71,10 @@ def pick(hand: Hand, grasp: Grasp, motion: Motion | None = None, watch: Watch = 
     watch("approach")
     _follow(hand, lambda t: _between(away, here, t), motion.approach_s)
     _follow(hand, lambda t: here, 0.1)
-    missed = float(np.linalg.norm(hand.pose[:3, 3] - here[:3, 3]))
+    missed = max(float(np.linalg.norm(hand.pose[:3, 3] - here[:3, 3])), abs(hand.opening_m - width) / 2)
     watch("around")
+    if missed > _BLOCKED_M:  # the simulated arm is strong enough to force its fingers apart on what they land on
+        return Outcome((), missed)
     hand.open_to(0.0)
     _follow(hand, lambda t: here, motion.close_s)
     watch("closed")

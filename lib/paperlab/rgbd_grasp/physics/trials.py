@@ -30,6 +30,7 @@ from paperlab.rgbd_grasp.scenes.viewpoints import Viewpoints
 
 Policy = Callable[[View], GraspGroup]  # a view to ranked grasps in its camera's frame, best first
 Ending = Literal["cleared", "two failures", "no grasp", "attempts"]
+SCORES = (0.0, *(round(1.1 - friction, 1) for friction in reversed(LABELED_FRICTIONS)))
 _TOP_DOWN = Viewpoints(elevation_deg=(60.0, 75.0))  # where a robot's camera hangs
 
 
@@ -102,13 +103,19 @@ def candidates(solid: Solid, pose: Floats, count: int, seed: int = 0) -> GraspGr
 
 
 def success_by_score(
-    solids: Sequence[Solid], per_level: int, trial: Trial = HARD, seed: int = 0, tried: int = 3000
+    solids: Sequence[Solid],
+    per_level: int,
+    trial: Trial = HARD,
+    seed: int = 0,
+    *,
+    tried: int = 3000,
+    levels: Sequence[float] = SCORES,
 ) -> dict[float, Rate]:
-    """Return the success rate at each label score, 0 standing for no force closure, over all solids, each lone.
+    """Return the success rate at each of some label scores, 0 standing for no force closure, over all lone solids.
 
     Of every solid, in a pose that physics left it in, up to `per_level` grasps of each score are carried out.
     """
-    outcomes: dict[float, list[bool]] = {round(1.1 - f, 1): [] for f in LABELED_FRICTIONS} | {0.0: []}
+    outcomes: dict[float, list[bool]] = {round(score, 1): [] for score in levels}
     for index, solid in enumerate(solids):
         rng = np.random.default_rng([seed, index])
         pose = drop([solid], rng)[0]
@@ -201,7 +208,7 @@ def _settled_without(scene: Scene, poses: Floats, lifted: Sequence[int]) -> Scen
     if not keep:
         return None
     looks = replace(scene.looks, solids=tuple(scene.looks.solids[i] for i in keep))
-    ids, solids = (tuple(values[i] for i in keep) for values in (scene.object_ids, scene.solids))
+    ids, solids = tuple(scene.object_ids[i] for i in keep), tuple(scene.solids[i] for i in keep)
     still = Scene(scene.scene_id, ids, solids, poses[keep], looks)
     world = still.world()
     world.step(500)

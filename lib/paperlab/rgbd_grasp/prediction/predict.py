@@ -50,7 +50,7 @@ def predict(
     K: ArrayLike,
     depth_scale: float = 1000.0,
     *,
-    avn: Avn,
+    avn: Avn | None = None,
     mask: MaskKind = "depth_plane",
     segmentation: NDArray[Any] | None = None,
     settings: Settings | None = None,
@@ -59,7 +59,8 @@ def predict(
 
     `rgb` (H, W, 3) is uint8, in the order red, green, blue; `depth` (H, W) is in units of which `depth_scale` make a
     meter, 0 for holes; `K` (3, 3) the intrinsics in pixels of these images. `avn` is a trained net, such as
-    `Avn.load(path)`. Mask "gt" needs `segmentation` (H, W), 0 for the background.
+    `Avn.load(path)`; without one `default_avn` is used, which is trained at its first use. Mask "gt" needs
+    `segmentation` (H, W), 0 for the background.
 
     Raises:
         ValueError: wrong dtypes or shapes, NaN, an empty depth image, units or intrinsics that do not fit.
@@ -67,9 +68,12 @@ def predict(
     image = checked_rgb(rgb)
     metric = metric_depth(_checked_depth(depth, image), depth_scale)
     camera = checked_camera(K, image)
-    workspace = find_workspace(
-        mask, avn.config.grid, segmentation=_checked_labels(segmentation, image), depth_m=metric, camera=camera
-    )
+    labels = _checked_labels(segmentation, image)
+    if avn is None:
+        from paperlab.rgbd_grasp.prediction.default import default_avn
+
+        avn = default_avn()
+    workspace = find_workspace(mask, avn.config.grid, segmentation=labels, depth_m=metric, camera=camera)
     heatmap = avn.heatmap(image, metric, camera)
     ranked = grasps_from_heatmap(heatmap, metric, camera, avn.anchors, settings or Settings(), workspace)
     return Prediction(ranked.grasps, ranked.mask, ranked.counts, heatmap, image, camera)

@@ -6,7 +6,8 @@ A rank's `Links` in a layout only pick from the groups that exist, so a re-shard
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -73,6 +74,7 @@ class Links:
         rank = first + shard.rank
         self._before, self._behind = rank - layout.tp, rank + layout.tp
         self._sending: list[tuple[dist.Work, Tensor]] = []
+        self._arriving: deque[tuple[dist.Work, Tensor]] = deque()
         self.counts: Counter[str] = Counter()
         self.network_s = 0.0
 
@@ -115,14 +117,26 @@ class Links:
         self.counts["sent"] += 1
         self.counts["sent_bytes"] += x.nbytes
 
+    def expect(self, shape: Sequence[int], dtype: torch.dtype) -> None:
+        """Post the receipt of the hidden states after those already expected; any thread may.
+
+        gloo's sender answers a posted receipt, and its thread waits for a core while both ranks compute: posted only
+        when needed, each hand-over would cost a time slice. NCCL receives in stream order, when `receive` asks.
+        """
+        if self._timed:
+            y = torch.empty(tuple(shape), dtype=dtype)
+            work = dist.irecv(y, self._before)
+            assert work is not None  # this rank belongs to the group
+            self._arriving.append((work, y))
+
     def receive(self, x: Tensor) -> Tensor:
-        """Fill `x` with the hidden states of the stage before; returns it."""
-        if not self._via_host:
+        """Return the hidden states of the stage before, of the shape and device of `x`, which may be filled."""
+        if not self._timed:
             dist.recv(x, self._before)
             return x
-        y = torch.empty_like(x, device="cpu")
-        dist.recv(y, self._before)
-        return x.copy_(y)
+        work, y = self._arriving.popleft()
+        work.wait()
+        return x.copy_(y) if self._via_host else y
 
     def flush(self) -> None:
         """Wait until everything sent has left."""

@@ -107,6 +107,10 @@ class Session:
         counts = {"loads": 1, "weight_bytes": moved}
         self._report(Report(self.rank, order.job, "loaded", (span,), counts, value=self.weights.peak_bytes))
 
+    def expect(self, order: Forward) -> None:
+        """Prepare for a micro-batch that has been ordered while another may still be computed; any thread may."""
+        self.models[self.loaded].expect(sum(chunk.tokens for chunk in order.chunks))
+
     def forward(self, order: Forward) -> None:
         """Run a micro-batch through this stage: take it from the stage before, compute, pass it on."""
         model, store = self.models[self.loaded], self.store

@@ -43,6 +43,11 @@ class ShardModel:
         self.marks_s: list[float] = []  # when each layer of the last pass began
         self._frequencies = rotary_frequencies(shard.model, self.device)
 
+    def expect(self, tokens: int) -> None:
+        """Tell the links that hidden states of so many tokens will come from the stage before, if there is one."""
+        if not self.shard.is_first:
+            self.links.expect((1, tokens, self.shard.model.hidden), self.dtype)
+
     def hidden(self, ids_1N: Tensor) -> Tensor:
         """Return this stage's input: embeddings, or what the stage before sends."""
         if not self.shard.is_first:

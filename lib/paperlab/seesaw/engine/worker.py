@@ -74,7 +74,10 @@ class Rank:
 
     def _collect(self) -> None:
         """Take orders in as they come: a driver that waits to send would not hear the reports that this rank sends."""
-        self._inbox.put(self._orders["main"].recv())
+        order = self._orders["main"].recv()
+        if isinstance(order, Forward):
+            self.session.expect(order)
+        self._inbox.put(order)
 
     def _main(self) -> None:
         order = self._inbox.get()
