@@ -264,7 +264,7 @@ found = rgbd_grasp.search_grasps(seeds, observed_cloud(view.depth_m, view.camera
 run.save_figure(
     pictures.fas_candidates(found, rgbd_grasp.Search()),
     "candidates",
-    architecture.head(1)[["evidence"]].assign(**found.counts),
+    material.trained_net(spec).history.tail(1).assign(evidence="measured-cpu", **found.counts),
     caption="Verdicts on the 50 candidates of four seeds; the chosen one is framed.",
 )
 found.counts
@@ -290,7 +290,9 @@ grasps = prediction.grasps[:10]
 run.save_figure(
     pictures.scene_3d(cloud, view.rgb[seen], grasps, view.table_from_camera, "Best grasps"),
     "grasps_3d",
-    architecture.head(1)[["evidence"]].assign(grasps=len(prediction.grasps), mask=prediction.mask),
+    material.trained_net(spec)
+    .history.tail(1)
+    .assign(evidence="measured-cpu", grasps=len(prediction.grasps), mask=prediction.mask),
     caption="The best grasps of the trained net and the search in space.",
 )
 print(prediction.summary)

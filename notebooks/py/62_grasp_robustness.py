@@ -55,7 +55,7 @@ run.save_figure(
 )
 if TRAINED:
     record(findings.noise_findings(noise), "measured-cpu")
-strongest = noise[noise.level == noise.groupby("family").level.transform("max")]
+strongest = noise[noise.level == noise.groupby("family")["level"].transform("max")]
 strongest.pivot_table(index="method", columns="family", values="loss", sort=False).round(0)
 
 # %% [markdown]

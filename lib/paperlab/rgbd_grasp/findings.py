@@ -78,7 +78,7 @@ def main_findings(table: pd.DataFrame, differences: pd.DataFrame) -> Iterator[Fo
     yield Found("RG-104", bool(oracle.high < 0 < blind.low), "differences_table", note)
     others = rows.drop(index=list(ORACLES), level="over").drop(index="all", level="split")
     short = others[others.low <= 0]
-    note = "; ".join(f"{name}, {split}: {row.difference:+.1f}" for (name, split), row in short.iterrows())  # type: ignore[misc]
+    note = "; ".join(f"{row.over}, {row.split}: {row.difference:+.1f}" for row in short.reset_index().itertuples())
     yield Found("RG-047", short.empty, "differences_table", f"not above: {note}" if note else "all lower ends above 0")
     ap = table[(table.method == RGB) & ~table.collision_filter].set_index("split").ap
     note = ", ".join(f"{split} {value:.1f}" for split, value in ap.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,8 @@ def _intervals(
     for height, (_, row) in zip(y, table.iterrows(), strict=True):
         low, high = row[f"{column}_low"], row[f"{column}_high"]
         if np.isfinite(low):
-            axes.plot([low, high], [height, height], color=color, linewidth=1.5, **style)  # type: ignore[arg-type]
-        axes.plot(row[column], height, "o", color=color, markersize=5, **style)  # type: ignore[arg-type]
+            axes.plot([low, high], [height, height], color=color, linewidth=1.5)
+        axes.plot(row[column], height, "o", color=color, markersize=5)
 
 
 def table_main(table: pd.DataFrame) -> Figure:
@@ -70,6 +70,7 @@ def table_differences(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.4), layout="constrained")
     for y, name in enumerate(names):
         rows = part[part.over == name]
+        row: Any
         for row in rows.itertuples():
             pooled = row.net_seed == "all"
             at = y if pooled else y + 0.12 + 0.1 * int(row.net_seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -87,6 +89,7 @@ def exhibit_score(table: pd.DataFrame) -> Figure:
         table.score, table.rate, yerr=[table.rate - table.low, table.high - table.rate],
         fmt="o-", color=_COLORS[0], capsize=3,
     )  # fmt: skip
+    row: Any
     for row in table.itertuples():
         axes.annotate(str(row.attempts), (row.score, 0), fontsize=7, ha="center", color="0.4")
     axes.set(xlabel="score of the label, 1.1 − friction (0: no force closure)", ylabel="picks that succeed (%)")
@@ -98,6 +101,7 @@ def table_timing(table: pd.DataFrame) -> Figure:
     """CPU milliseconds per frame by stage."""
     figure, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
     axes.barh(table.stage, 1000 * table.cpu_s, color=_COLORS[0])
+    row: Any
     for y, row in enumerate(table.itertuples()):
         text = f" {1000 * row.cpu_s:.0f} ms" + (f", {row.items:.0f} items" if row.items > 1 else "")
         axes.text(1000 * row.cpu_s, y, text, va="center", fontsize=8)

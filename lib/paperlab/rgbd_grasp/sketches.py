@@ -34,24 +34,18 @@ def gripper(width_m: float = 0.06, depth_m: float = 0.04) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
     for corner, long, high, color, name in regions:
         axes.add_patch(Rectangle(corner, long, high, facecolor=color, edgecolor="0.3", alpha=0.65))
-        axes.text(
-            corner[0] + long / 2,
-            corner[1] + high / 2,
-            name,
-            ha="center",
-            va="center",
-            fontsize=9,
-            rotation=90 * (name == "palm"),
-        )
+        height = corner[1] + high / (4 if name.startswith("must") else 2)
+        turn = 90 if name == "palm" else 0
+        axes.text(corner[0] + long / 2, height, name, ha="center", va="center", fontsize=9, rotation=turn)
     axes.plot(0, 0, "k+", markersize=12, markeredgewidth=2)
     axes.annotate("grasp point", (0, 0), xytext=(6, 6), textcoords="offset points", fontsize=9)
     for end, text in (((front + 2.5, 0), "x: approach"), ((0, half + finger + 1.6), "y: closing")):
         axes.annotate("", end, xytext=(0, 0), arrowprops={"arrowstyle": "->", "color": "k"})
         axes.text(*end, f" {text}", va="center", fontsize=9)
     at = -half - finger - 0.9
-    axes.annotate("", (0, at), xytext=(front, at), arrowprops={"arrowstyle": "<->"})
+    axes.annotate("", (0, at), xytext=(front, at), arrowprops={"arrowstyle": "<->", "color": "k"})
     axes.text(front / 2, at - 0.55, "depth", ha="center", fontsize=9)
-    axes.annotate("", (front + 0.8, -half), xytext=(front + 0.8, half), arrowprops={"arrowstyle": "<->"})
+    axes.annotate("", (front + 0.8, -half), xytext=(front + 0.8, half), arrowprops={"arrowstyle": "<->", "color": "k"})
     axes.text(front + 1.0, -half / 2, "width", fontsize=9)
     axes.set(xlim=(rear - behind - 0.5, front + 6), ylim=(-half - 3.2, half + 3.6), xlabel="x (cm)", ylabel="y (cm)")
     axes.set(aspect="equal", title="The gripper as boxes, 2 cm high")

@@ -68,7 +68,7 @@ def swap_table(config: Config, places: Sequence[cases.Place]) -> pd.DataFrame:
         plain, swapped = Case(AVN[modality], spec), Case(AVN[modality], spec, swap="rgb")
         found = cases.judged(config, [plain, swapped], places)
         for swap in ("", "rgb", "depth"):
-            case = Case(AVN[modality], spec, swap=swap)  # type: ignore[arg-type]
+            case = Case(AVN[modality], spec, swap=swap)
             items = found.get(case)
             row = {"method": AVN[modality], "swap": swap or "none", "heatmap_change": _change(case, plain, places)}
             rows.append(row | (cases.pooled_row(items) if items else {"ap": np.nan, "frames": len(places)}))

@@ -79,7 +79,7 @@ def orientation_errors(seed: int, draws: int = 4000) -> pd.DataFrame:
         anchors = avn_anchors(views, angles)
         nearest_view = (rotations[:, :, 0] @ -anchors.views.T).argmax(axis=1)
         for symmetry in ("canonical", "official"):
-            found = anchors.nearest(rotations, symmetry)  # type: ignore[arg-type]
+            found = anchors.nearest(rotations, symmetry)
             error = np.rad2deg(symmetric_distance(anchors.rotations[found], rotations))
             part = {"views": views, "angles": angles, "symmetry": symmetry, "error_deg": error}
             tables.append(pd.DataFrame({**part, "right_view": found // angles == nearest_view}))
@@ -129,10 +129,7 @@ def architecture() -> pd.DataFrame:
         net = build(config)
         stream: Any = net.streams[0]
         parts = {"encoder": [stream[0]], "upsampling": [stream[2], stream[3]], "head": [stream[4]]}
-        millions = {
-            f"{part}_M": sum(map(parameters, item)) / 1e6
-            for part, item in parts.items()
-        }
+        millions = {f"{part}_M": sum(map(parameters, item)) / 1e6 for part, item in parts.items()}
         sizes = {"image": "{}x{}".format(*config.image), "grid": f"{config.grid.columns}x{config.grid.rows}"}
         counts = {"views": config.views, "angles": config.angles, "classes": config.classes}
         rows.append({"net": name, **sizes, **counts, **millions, "total_M": parameters(net) / 1e6})
