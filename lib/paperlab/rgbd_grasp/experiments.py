@@ -120,7 +120,7 @@ def exhibit_margins(config: Config) -> pd.DataFrame:
 
 def exhibit_masks(config: Config) -> pd.DataFrame:
     """Where seeds may start, and where in its cell a seed lies, with the same heatmaps."""
-    wanted = {f"mask {kind}": Case(RGB, _net(config), mask=kind) for kind in ("gt", "depth_plane", "none")}
+    wanted = {f"mask {kind}": Case(RGB, _net(config), mask=kind) for kind in ("depth_plane", "gt", "none")}
     corner = Settings(decoding=Decoding(mode="official"))
     wanted |= {"corner of the cell, mean depth (released code)": Case(RGB, _net(config), settings=corner)}
     return _varied(config, wanted)

@@ -59,7 +59,7 @@ def table_main(table: pd.DataFrame) -> Figure:
     first.invert_yaxis()
     handles = [Line2D([], [], marker="o", linestyle="", color=c, label=name) for name, c in _KINDS.items()]
     hollow = Line2D([], [], marker="o", linestyle="", color="0.3", markerfacecolor="white", label="collision filter")
-    figure.legend(handles=[*handles, hollow], loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(handles=[*handles, hollow], loc="outside upper center", ncols=5, fontsize=8)
     return figure
 
 

@@ -35,7 +35,7 @@ def exhibit_noise(table: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylabel("AP")
     panels[1, 0].set_ylabel("AP lost against no noise (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
     return figure
 
 
