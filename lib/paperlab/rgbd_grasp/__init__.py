@@ -16,11 +16,16 @@ paper's parts to files:
     scenes made from a seed, in the same layout      scenes
     noise of depth sensors                           noise.py
     picks in simulation, in place of the robot       physics
+    tables and figures, from studies                 experiments.py, plots.py; sizes in config.py
+    depth noise, picks, seconds                      robust_experiments.py, robust_plots.py
+    what tables say to the ledger's claims           findings.py
+    the notebook's exercises, panel, drawings        exercises.py, what_if.py, sketches.py
     what only a GPU shows, in one call               gpu_evidence.py, gpu
 """
 
 from typing import TYPE_CHECKING, Any
 
+from paperlab.rgbd_grasp.config import Config
 from paperlab.rgbd_grasp.dataset.dump import evaluate_dump
 from paperlab.rgbd_grasp.dataset.reader import GraspNet
 from paperlab.rgbd_grasp.dataset.view import View
@@ -58,6 +63,7 @@ __all__ = [
     "Avn",
     "AvnConfig",
     "Camera",
+    "Config",
     "Decoding",
     "Detector",
     "Evaluated",

@@ -41,9 +41,12 @@ def judge(
     """
     hit, empty = detect(grasps, cloud, detector)
     free = grasps[~(hit | empty)]
+    plain = evaluate(frame, grasps)
+    # After a search that has the same detector nothing is left to filter.
+    filtered = plain if len(free) == len(grasps) else evaluate(frame, free)
     return [
-        Judged(method, scene_id, filtered, len(grasps), len(kept), evaluate(frame, kept))
-        for filtered, kept in ((False, grasps), (True, free))
+        Judged(method, scene_id, False, len(grasps), len(grasps), plain),
+        Judged(method, scene_id, True, len(grasps), len(free), filtered),
     ]
 
 

@@ -1,0 +1,107 @@
+"""The figure of each exhibit of `robust_experiments.py`, drawn from its table; same names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+_COLORS = sns.color_palette("colorblind")
+_UNITS = {
+    "gaussian": "deviation at 0.5 m (mm)",
+    "missing": "share lost at edges, dark and shining pixels",
+    "lateral": "shift to neighbors (px)",
+}
+
+
+def exhibit_noise(table: pd.DataFrame) -> Figure:
+    """Above AP, below the share that is lost, by family of noise; bands are 95 % over scenes."""
+    families, methods = list(dict.fromkeys(table.family)), list(dict.fromkeys(table.method))
+    figure, panels = plt.subplots(2, len(families), figsize=(11, 6.4), sharey="row", sharex="col", layout="constrained")
+    for column, family in enumerate(families):
+        for color, method in zip(_COLORS, methods, strict=False):
+            part = table[(table.family == family) & (table.method == method)]
+            for axes, name in zip(panels[:, column], ("ap", "loss"), strict=True):
+                line = "--" if method.endswith("workspace") else "-"
+                axes.plot(part.level, part[name], f"o{line}", color=color, markersize=4, label=method)
+                axes.fill_between(part.level, part[f"{name}_low"], part[f"{name}_high"], color=color, alpha=0.12)
+        panels[0, column].set_title(f"{family} noise of depth")
+        panels[1, column].set_xlabel(_UNITS[family])
+        panels[1, column].axhline(0, color="0.4", linewidth=0.8)
+    panels[0, 0].set_ylabel("AP")
+    panels[1, 0].set_ylabel("AP lost against no noise (%)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def table_noise_margin(table: pd.DataFrame) -> Figure:
+    """AP and collisions along Gaussian noise, with and without clearance."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for color, (margin, part) in zip(_COLORS, table.groupby("margin_cm"), strict=False):
+        label = f"smallest opening + {margin:g} cm"
+        left.plot(part.level, part.ap, "o-", color=color, label=label)
+        left.fill_between(part.level, part.ap_low, part.ap_high, color=color, alpha=0.12)
+        right.plot(part.level, 100 * part.collided / part.judged, "o-", color=color, label=label)
+    left.set(xlabel=_UNITS["gaussian"], ylabel="AP", title="A thicker cloud is a margin")
+    right.set(xlabel=_UNITS["gaussian"], ylabel="judged grasps that collide (%)", title="Collisions")
+    right.set_ylim(bottom=0)
+    left.legend(fontsize=8)
+    return figure
+
+
+def _rates(table: pd.DataFrame, title: str) -> Figure:
+    measures, families = list(dict.fromkeys(table.measure)), list(dict.fromkeys(table.family))
+    figure, panels = plt.subplots(
+        1, len(measures), figsize=(5.2 * len(measures) + 1.5, 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    policies = list(dict.fromkeys(table.policy))
+    for axes, measure in zip(panels[0], measures, strict=True):
+        for shift, (color, policy) in enumerate(zip(_COLORS, policies, strict=False)):
+            part = table[(table.measure == measure) & (table.policy == policy)].set_index("family").loc[families]
+            x = np.arange(len(families)) + 0.16 * (shift - (len(policies) - 1) / 2)
+            ends = [part.rate - part.low, part.high - part.rate]
+            axes.errorbar(x, part.rate, yerr=ends, fmt="o", color=color, capsize=3, label=policy)
+        axes.set_xticks(range(len(families)), families)
+        axes.set(title=f"{title}: {measure}", ylabel="%", ylim=(-3, 103), xlabel="objects")
+    panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), title="95 %, Wilson", title_fontsize=8)
+    return figure
+
+
+def table_lone_objects(table: pd.DataFrame) -> Figure:
+    """Success rates on lone objects."""
+    return _rates(table, "Lone objects")
+
+
+def table_piles(table: pd.DataFrame) -> Figure:
+    """Rates of clutter removal."""
+    return _rates(table, "Piles")
+
+
+def exhibit_score(table: pd.DataFrame) -> Figure:
+    """Success rate by the label's score, with Wilson intervals."""
+    figure, axes = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    axes.errorbar(
+        table.score, table.rate, yerr=[table.rate - table.low, table.high - table.rate],
+        fmt="o-", color=_COLORS[0], capsize=3,
+    )  # fmt: skip
+    for row in table.itertuples():
+        axes.annotate(str(row.attempts), (row.score, 0), fontsize=7, ha="center", color="0.4")
+    axes.set(xlabel="score of the label, 1.1 − friction (0: no force closure)", ylabel="picks that succeed (%)")
+    axes.set(title="Better labels are picked more often (gray: attempts)", ylim=(-4, 104))
+    return figure
+
+
+def table_timing(table: pd.DataFrame) -> Figure:
+    """CPU milliseconds per frame by stage."""
+    figure, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
+    axes.barh(table.stage, 1000 * table.cpu_s, color=_COLORS[0])
+    for y, row in enumerate(table.itertuples()):
+        text = f" {1000 * row.cpu_s:.0f} ms" + (f", {row.items:.0f} items" if row.items > 1 else "")
+        axes.text(1000 * row.cpu_s, y, text, va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set(xlabel="CPU time per frame on one core (ms)", title="Where the time goes")
+    return figure

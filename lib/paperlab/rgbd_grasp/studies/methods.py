@@ -1,0 +1,168 @@
+"""What takes a view to ranked grasps: oracles, nets, priors, methods without learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paperlab.rgbd_grasp.baselines.geometric import antipodal_sampler, random_orientation, surface_normal
+from paperlab.rgbd_grasp.baselines.observation import Observation
+from paperlab.rgbd_grasp.baselines.oracle import oracle_labels, oracle_search
+from paperlab.rgbd_grasp.baselines.planar import planar_grasps
+from paperlab.rgbd_grasp.dataset.view import View
+from paperlab.rgbd_grasp.geometry.anchors import Anchors, avn_anchors
+from paperlab.rgbd_grasp.geometry.checks import Floats
+from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
+from paperlab.rgbd_grasp.noise import Noise, add_noise
+from paperlab.rgbd_grasp.prediction.swaps import with_noise_for_depth, with_rgb_of
+from paperlab.rgbd_grasp.scenes import Generated
+from paperlab.rgbd_grasp.search.pipeline import Settings, grasps_from_heatmap
+from paperlab.rgbd_grasp.search.workspace import MaskKind, find_workspace
+from paperlab.rgbd_grasp.studies.material import NetSpec, samples, trained_net
+
+if TYPE_CHECKING:
+    from paperlab.rgbd_grasp.prediction.avn import Avn
+
+ORACLE_FRICTION = 0.4  # the worst grasps that an oracle proposes; it prefers better ones
+_TIES = 1e-3  # of a prior that is the same in every cell
+_OTHER = 7  # scenes on: whose color image is swapped in
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method and its setting; `net` tells size, training and seed, also where only its classes are used."""
+
+    method: str
+    net: NetSpec
+    mask: MaskKind = "depth_plane"
+    settings: Settings = field(default_factory=Settings)
+    noise: Noise | None = None
+    swap: str = ""  # "", "rgb" of another scene, or "depth" replaced by noise
+    classes: tuple[int, int] | None = None  # views and angles of an oracle, where they are not the net's
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; use one of {', '.join(METHODS)}")
+        if self.swap not in ("", "rgb", "depth"):
+            raise ValueError(f"swap is {self.swap!r}; use 'rgb', 'depth' or nothing")
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One frame as a case shows it to its method, with the random numbers that belong to the frame."""
+
+    case: Case
+    data: Generated
+    view: View
+    rng: np.random.Generator
+
+    @cached_property
+    def observation(self) -> Observation:
+        """Depth, camera and workspace."""
+        view, grid = self.view, self.case.net.config.grid
+        found = find_workspace(
+            self.case.mask, grid, segmentation=view.segmentation, depth_m=view.depth_m, camera=view.camera
+        )
+        return Observation(view.depth_m, view.camera, found, self.case.settings)
+
+    @property
+    def anchors(self) -> Anchors:
+        """The classes: the case's own, or its net's."""
+        return avn_anchors(*self.case.classes) if self.case.classes else self.case.net.config.anchors
+
+    def searched(self, heatmap: Floats) -> GraspGroup:
+        """Return the grasps of a heatmap (C, rows, columns)."""
+        seen, view = self.observation, self.view
+        return grasps_from_heatmap(
+            heatmap, view.depth_m, view.camera, self.anchors, self.case.settings, seen.workspace
+        ).grasps
+
+
+def shown(case: Case, data: Generated, scene_id: int, frame_id: int) -> Scene:
+    """Return a frame as a case shows it: with its noise, with its swap."""
+    view = data.view(scene_id, frame_id)
+    rng = np.random.default_rng((scene_id, frame_id))
+    if case.noise is not None:
+        seed = 1000 * scene_id + frame_id
+        view = replace(view, depth_m=add_noise(view.depth_m, case.noise, seed, rgb=view.rgb))
+    if case.swap == "rgb":
+        ids = [i for i in data.scene_ids() if i // 30 == scene_id // 30 and i >= 100 and i != scene_id]
+        view = with_rgb_of(view, data.view(ids[_OTHER % len(ids)], frame_id))
+    elif case.swap == "depth":
+        view = with_noise_for_depth(view, rng)
+    return Scene(case, data, view, rng)
+
+
+def _net(scene: Scene) -> GraspGroup:
+    avn = trained_net(scene.case.net).avn
+    return scene.searched(avn.heatmap(scene.view.rgb, scene.view.depth_m, scene.view.camera))
+
+
+@lru_cache(maxsize=2)
+def untrained(spec: NetSpec) -> Avn:
+    """Return the case's net as it is before training."""
+    from paperlab.rgbd_grasp.network.avn import build
+    from paperlab.rgbd_grasp.prediction.avn import Avn
+
+    return Avn(build(spec.config, spec.seed))
+
+
+def _untrained(scene: Scene) -> GraspGroup:
+    view = scene.view
+    return scene.searched(untrained(scene.case.net).heatmap(view.rgb, view.depth_m, view.camera))
+
+
+@lru_cache(maxsize=2)
+def _prior(net: str, train_scenes: int) -> Floats:
+    return samples(net, train_scenes)[0].class_prior()
+
+
+def _class_prior(scene: Scene) -> GraspGroup:
+    prior = _prior(scene.case.net.net, scene.case.net.train_scenes)
+    cells = scene.observation.workspace.cells
+    # The prior is the same in every cell of the workspace: which cells are taken is left to chance.
+    return scene.searched(prior[:, None, None] * (1 + _TIES * scene.rng.random((len(prior), *cells.shape))))
+
+
+def _oracle_heatmap(scene: Scene) -> GraspGroup:
+    labels = scene.data.antipodal(scene.view, ORACLE_FRICTION)
+    return oracle_search(labels, scene.observation, scene.anchors, scene.rng).grasps
+
+
+def _oracle_labels(scene: Scene) -> GraspGroup:
+    return oracle_labels(scene.data.antipodal(scene.view, ORACLE_FRICTION, visible=False), scene.rng)
+
+
+METHODS: dict[str, Callable[[Scene], GraspGroup]] = {
+    "labels as predictions": _oracle_labels,
+    "oracle heatmap + FAS": _oracle_heatmap,
+    "AVN-RGB + FAS": _net,
+    "AVN-depth + FAS": _net,
+    "AVN-normals + FAS": _net,
+    "AVN-RGB+normals + FAS": _net,
+    "antipodal sampler + FAS": lambda scene: antipodal_sampler(scene.observation, scene.rng).grasps,
+    "surface normal + FAS": lambda scene: surface_normal(scene.observation, scene.rng).grasps,
+    "planar rectangles": lambda scene: planar_grasps(scene.observation, scene.rng).grasps,
+    "class prior + FAS": _class_prior,
+    "untrained AVN + FAS": _untrained,
+    "random orientation + FAS": lambda scene: random_orientation(scene.observation, scene.anchors, scene.rng).grasps,
+}
+AVN = {
+    "rgb": "AVN-RGB + FAS",
+    "depth": "AVN-depth + FAS",
+    "normals": "AVN-normals + FAS",
+    "rgb_normals": "AVN-RGB+normals + FAS",
+}
+ORACLES = ("labels as predictions", "oracle heatmap + FAS")
+GEOMETRIC = ("antipodal sampler + FAS", "surface normal + FAS", "planar rectangles")
+BLIND = ("class prior + FAS", "untrained AVN + FAS", "random orientation + FAS")
+
+
+def run(case: Case, data: Generated, scene_id: int, frame_id: int) -> tuple[GraspGroup, Any]:
+    """Return a case's ranked grasps on a frame, and the observed cloud (P, 3)."""
+    scene = shown(case, data, scene_id, frame_id)
+    return METHODS[case.method](scene), scene.observation.cloud
