@@ -302,7 +302,8 @@ display(
     .mean()
     .loc["int8"]
 )
-record(findings.bits_findings(capacity, bits, slow), "simulated", "exhibit_bits")
+display(record(findings.capacity_findings(capacity), "analytic", "exhibit_capacity"))
+record(findings.bits_findings(bits, slow), "simulated", "exhibit_bits")
 
 # %% [markdown]
 # ### What if?
@@ -329,7 +330,7 @@ accuracy
 # ## Summary
 #
 # * A planner that can recompute, offload and shard has already bought most of the memory that Tempo sells. With the cards' own memory the gain
-#   is about a percent, or a small loss; with a third of it, a tenth. How much overhead that leaves room for follows the same line.
-# * Seesaw and Nexus answer different questions. With all requests there, a model that needs many GPUs on a slow link and short outputs,
-#   re-sharding wins, by a tenth or so; with requests that trickle in, whoever has to stop decoding loses.
+#   is between a small loss and a few percent; with a third of it, a tenth. A few percent of overhead take most of it away.
+# * Seesaw and Nexus answer different questions. With all requests there and a model that needs many GPUs on a slow link, re-sharding wins, the
+#   more the shorter the outputs; with requests that trickle in, whoever has to stop decoding loses.
 # * On a small GPU bits of weights come first: they are read at every step, and they leave the room that the cache needs.

@@ -123,10 +123,14 @@ def _nexus_ahead(latency: Any) -> list[float]:
     return [float(load) for load in table.index[table[NEXUS] < table[SEESAW]]]
 
 
-def bits_findings(capacity: pd.DataFrame, offline: pd.DataFrame, low: pd.DataFrame) -> Iterator[Found]:
-    """Yield X-21 to X-25 from `exhibit_capacity`, `exhibit_bits` and `exhibit_bits_latency`."""
+def capacity_findings(capacity: pd.DataFrame) -> Iterator[Found]:
+    """Yield X-21 from `exhibit_capacity`."""
     tokens = capacity.set_index(["w_bits", "kv_bits"]).kv_tokens
     yield Found("X-21", float(tokens[4, 16] / tokens[16, 16]), f"{tokens[16, 16]:,} and {tokens[4, 16]:,} tokens")
+
+
+def bits_findings(offline: pd.DataFrame, low: pd.DataFrame) -> Iterator[Found]:
+    """Yield X-22 to X-25 from `exhibit_bits` and `exhibit_bits_latency`."""
     rate = offline[offline.arithmetic == "fp16"].groupby(["w_bits", "kv_bits"]).requests_per_s.mean()
     yield Found("X-22", float(rate[4, 4] / rate[16, 16]))
     slow = low.groupby(["w_bits", "kv_bits"])[["ttft_mean_s", "tbt_mean_s"]].mean()
