@@ -10,7 +10,7 @@
 # 2. give success rates of single objects and of clutter removal with intervals;
 # 3. say where the milliseconds go.
 #
-# Cost on 2 cores: `smoke` 40 s, `cpu` about 6 minutes with scenes and nets in the cache, 3 GiB. Hardware: any CPU.
+# Cost on 2 cores: `smoke` 40 s, `cpu` about 7 minutes with scenes and nets in the cache, 3 GiB. Hardware: any CPU.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu

@@ -42,9 +42,10 @@ def heatmap_table(config: Config, specs: Sequence[NetSpec]) -> pd.DataFrame:
             view = data.view(*place)
             labels = heatmap_labels(data.antipodal(view, LABEL_FRICTION), view.camera, net.anchors, net.grid)
             objects = find_workspace("gt", net.grid, segmentation=view.segmentation).cells
-            maps: dict[str, list[Floats]] = {AVN[s.modality]: [] for s in specs}
+            names = {spec: AVN[spec.modality].removesuffix(" + FAS") for spec in specs}  # no search yet
+            maps: dict[str, list[Floats]] = {name: [] for name in names.values()}
             for spec in specs:
-                maps[AVN[spec.modality]].append(trained_net(spec).avn.heatmap(view.rgb, view.depth_m, view.camera))
+                maps[names[spec]].append(trained_net(spec).avn.heatmap(view.rgb, view.depth_m, view.camera))
             maps["class prior on true object cells"] = [prior[:, None, None] * objects]
             maps["untrained AVN"] = [untrained(specs[0]).heatmap(view.rgb, view.depth_m, view.camera)]
             rows += [
