@@ -13,6 +13,7 @@ from paperlab.lab import timing
 from paperlab.mist.studies.interference_study import cpu_table
 
 UNIT_S = 3e-3
+FEWEST = 4  # points, so that each of the four parts that are held out in turn has one
 _COLUMNS = ("compute_s", "to_device_s", "to_host_s")
 
 
@@ -35,11 +36,16 @@ def interference_rows(levels: tuple[int, ...], repeats: int, device: str) -> pd.
 
 
 def held_out(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the held-out error of the fitted model and of two simpler ones; empty without points."""
+    """Return the held-out error of the fitted model and of two simpler ones; empty without points.
+
+    Points whose repeats differ by more than 10 % are left out, unless too few would remain; `steady` says how many do.
+    """
     if points.empty:
         return points
     evidence = points[["evidence", "device"]].iloc[0]
-    return cpu_table(points[points.spread <= 0.1], 0).assign(**evidence)
+    steady = points[points.spread <= 0.1]
+    used = steady if len(steady) >= FEWEST else points
+    return cpu_table(used, 0).assign(steady=len(steady), **evidence)
 
 
 Task = Callable[[int], None]
