@@ -107,8 +107,11 @@ def choice_findings(preferences: pd.DataFrame, training: pd.DataFrame) -> Iterat
 def noise_findings(table: pd.DataFrame) -> Iterator[Found]:
     """Yield who loses least to Gaussian noise, from `exhibit_noise`."""
     part = table[table.family == "gaussian"]
-    loss: Any = part[part.level == part.level.max()].set_index("method").loss
+    rows: Any = part[part.level == part.level.max()].set_index("method")
+    loss = rows.loss
     note = ", ".join(f"{name} {loss[name]:.0f} %" for name in (RGB, *FROM_DEPTH))
+    close = [name for name in FROM_DEPTH if rows.loss_low[name] <= rows.loss_high[RGB]]
+    note += f"; intervals overlap with {', '.join(close)}" if close else ""
     yield Found("RG-060", bool((loss[list(FROM_DEPTH)] > loss[RGB]).all()), "noise", f"share of AP lost: {note}")
 
 

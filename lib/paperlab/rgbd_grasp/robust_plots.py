@@ -91,7 +91,7 @@ def exhibit_score(table: pd.DataFrame) -> Figure:
     )  # fmt: skip
     row: Any
     for row in table.itertuples():
-        axes.annotate(str(row.attempts), (row.score, 0), fontsize=7, ha="center", color="0.4")
+        axes.annotate(str(row.attempts), (row.score, 96), fontsize=7, ha="center", color="0.4")
     axes.set(xlabel="score of the label, 1.1 − friction (0: no force closure)", ylabel="picks that succeed (%)")
     axes.set(title="Better labels are picked more often (gray: attempts)", ylim=(-4, 104))
     return figure
