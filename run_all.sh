@@ -61,7 +61,10 @@ run_graph() {
         "$python" -m paperlab.lab.cli list "$only" >/dev/null
         config+=(only="$only")
     fi
-    (cd "$root" && "$python" -m snakemake --cores "${jobs:-all}" --jobs "${jobs:-unlimited}" --config "${config[@]}" --quiet rules host \
+    local parallel=(--cores "${jobs:-all}")
+    # On a cluster jobs are counted, not cores; here the same option would lift the limit on cores.
+    case " $* " in *" --executor "*) parallel+=(--jobs "${jobs:-unlimited}") ;; esac
+    (cd "$root" && "$python" -m snakemake "${parallel[@]}" --config "${config[@]}" --quiet rules host \
         --rerun-incomplete "$@")
     "$python" -m paperlab.lab.cli report --profile "$profile"
 }
