@@ -34,7 +34,7 @@ def exhibit_border(config: Config) -> pd.DataFrame:
 
 def exhibit_product_error(config: Config) -> pd.DataFrame:
     """S-03: error of the product along the activation, for a weight that is 10 % too large."""
-    return element.product_errors(min(config.draws, 20_000), seed=0).assign(evidence=SIMULATED)
+    return element.product_errors(min(config.draws, 2_000), seed=0).assign(evidence=SIMULATED)
 
 
 def table_theorems(config: Config) -> pd.DataFrame:
