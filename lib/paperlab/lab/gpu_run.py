@@ -12,9 +12,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,3 +186,19 @@ def command_line(
         parser.error("no CUDA device was found; --smoke rehearses on a CPU")
     box = Box(options.out, options.minutes, options.commit or git_commit(), device, options.only)
     return box, options.smoke
+
+
+@contextmanager
+def stopped_at(end_s: float) -> Iterator[None]:
+    """Raise TimeoutError in the block when the monotonic clock reaches `end_s`; for the main thread."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError("the time box is over")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(end_s - time.monotonic(), 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -12,10 +12,10 @@ import torch
 from paperlab.aquant import gpu_evidence
 from paperlab.aquant.deploy.cost import overheads
 from paperlab.aquant.gpu import bench as measure
-from paperlab.aquant.gpu.bench import FULL, METHODS, Bench, exact_convolutions, smoke, stopped_at
+from paperlab.aquant.gpu.bench import FULL, METHODS, Bench, exact_convolutions, smoke
 from paperlab.aquant.gpu.stages import STAGES, stages
 from paperlab.aquant.networks import NETWORKS
-from paperlab.lab.gpu_run import Box, Runner
+from paperlab.lab.gpu_run import Box, Runner, stopped_at
 from paperlab.lab.tables import read_csv
 
 SCOPE = smoke()

@@ -7,7 +7,6 @@ levels and scales and so move sums across thresholds.
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from paperlab.aquant.deploy.cost import layer_cases, layer_costs, overheads, pat
 from paperlab.aquant.frame.quantize import quantize
 from paperlab.lab import timing
 from paperlab.lab.files import write_atomic
+from paperlab.lab.gpu_run import stopped_at
 
 METHODS: dict[str, dict[str, Any]] = {
     "rtn": {"method": "rtn"},
@@ -178,19 +178,3 @@ def exact_convolutions() -> Iterator[None]:
         yield
     finally:
         backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, backends.cudnn.deterministic = before
-
-
-@contextmanager
-def stopped_at(end_s: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when the monotonic clock reaches `end_s`; for the main thread."""
-
-    def stop(number: int, frame: object) -> None:
-        raise TimeoutError("the time box is over")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(end_s - time.monotonic(), 1e-3))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -5,7 +5,6 @@ It has not run on a GPU yet.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from paperlab.lab import timing
+from paperlab.lab.gpu_run import stopped_at
 from paperlab.rgbd_grasp.geometry.checks import Floats
 from paperlab.rgbd_grasp.gpu.frames import Frames
 from paperlab.rgbd_grasp.gpu.scope import Scope
@@ -213,19 +213,3 @@ def exact_convolutions() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
-def stopped_at(end_s: float) -> Iterator[None]:
-    """Raise TimeoutError in the block when the monotonic clock reaches `end_s`; for the main thread."""
-
-    def stop(number: int, frame: object) -> None:
-        raise TimeoutError("the time box is over")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(end_s - time.monotonic(), 1e-3))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
