@@ -92,7 +92,8 @@ def exhibit_overlap(table: pd.DataFrame) -> Figure:
     axes.axhline(1, color="0.4", linewidth=0.8)
     axes.axhline(1 + table.copy_share.iloc[0], color="0.4", linewidth=0.8, linestyle=":")
     axes.text(-0.48, 1 + table.copy_share.iloc[0], "all copies added", fontsize=8, va="bottom", color="0.3")
-    axes.set(xlabel="", ylabel="makespan over no copies", ylim=(0.9, max(1.4, 1.05 * shown.ratio.max())))
+    low, high = min(0.9, 0.95 * shown.ratio.min()), max(1.4, 1.05 * shown.ratio.max())
+    axes.set(xlabel="", ylabel="makespan over no copies", ylim=(low, high))
     axes.legend(title=None)
     return figure
 
