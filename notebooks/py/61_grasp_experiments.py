@@ -75,6 +75,9 @@ run.save_figure(
 # All methods start in what rises over the table's plane, found in the depth image (`depth_plane`); oracles read the labels.
 # *labels as predictions* sees the whole scene, *oracle heatmap* what a perfect net could say. The collision filter drops what
 # hits the observed cloud; methods that end in the search have passed it already, so it changes only those that do not.
+#
+# The class prior is a weak baseline: it offers the same classes in every cell, so most of its grasps suppress each other and
+# about 12 a frame are left where the metric looks at 50 (`handed_in`). Random orientations do not have that handicap.
 
 # %%
 main = run.save_table(

@@ -116,11 +116,13 @@ def _row(system: str, item: Judgment) -> dict[str, str]:
 
 def _cost(item: Judgment, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """Return the command that records a claim's finding, its seconds and its hardware, from the run's manifest."""
+    from paperlab.lab.execute import MANIFEST  # which loads what only runs need
+
     finding = item.finding
     if not isinstance(finding, Recorded):
         return {"command": "", "seconds": None, "hardware": ""}
     if finding.run not in known:
-        manifest = json.loads((finding.run / "manifest.json").read_text())
+        manifest = json.loads((finding.run / MANIFEST).read_text())
         host = manifest["host"]
         known[finding.run] = {
             "command": f"paperlab run {finding.run.name} --profile {manifest['profile']}",
