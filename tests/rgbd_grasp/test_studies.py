@@ -1,4 +1,4 @@
-"""Exhibits that are tidy and drawn, statistics by hand, profiles that hold valid settings, the ledger, the findings."""
+"""Exhibits that are tidy and drawn, baselines, differences, profiles of valid settings, the ledger, the findings."""
 
 from __future__ import annotations
 
@@ -112,21 +112,9 @@ def test_an_oracle_may_have_classes_of_its_own() -> None:
     assert len(avn_anchors(TINY.views, TINY.angles)) == 48
 
 
-def test_interval_by_hand() -> None:
-    mean, low, high = statistics.interval(np.array([[1.0, 2.0, 3.0, 4.0]]))
-    assert mean == 2.5
-    # The mean of 4 draws out of these has a deviation of sqrt(5/4)/2; its distribution is nearly normal.
-    assert (low, high) == pytest.approx((2.5 - 1.96 * 0.559, 2.5 + 1.96 * 0.559), abs=0.15)
-    assert np.isnan(statistics.interval(np.array([[1.0], [2.0]]))[1])
+def test_verdicts_of_differences() -> None:
     assert statistics.verdict(0.1, 0.2) == "higher"
     assert statistics.verdict(-0.1, 0.2) == "not resolved"
-
-
-def test_seeds_widen_an_interval() -> None:
-    scenes = np.linspace(-1, 1, 20)
-    alike, apart = np.tile(scenes, (3, 1)), scenes + np.array([[-5.0], [0.0], [5.0]])
-    widths = [statistics.interval(values)[2] - statistics.interval(values)[1] for values in (alike, apart)]
-    assert widths[1] > 2 * widths[0]
 
 
 def test_differences_are_paired() -> None:
