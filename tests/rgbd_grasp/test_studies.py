@@ -16,7 +16,7 @@ from paperlab.rgbd_grasp import experiments, findings, plots, robust_experiments
 from paperlab.rgbd_grasp.config import Config
 from paperlab.rgbd_grasp.geometry.anchors import avn_anchors
 from paperlab.rgbd_grasp.network.config import TINY
-from paperlab.rgbd_grasp.studies import mechanism, statistics
+from paperlab.rgbd_grasp.studies import mechanism, methods, statistics
 from paperlab.rgbd_grasp.studies.material import NetSpec, net_spec
 from paperlab.rgbd_grasp.studies.methods import AVN, BLIND, METHODS, ORACLES, Case, Scene
 from tests.rgbd_grasp.small_scenes import boxes_view
@@ -103,6 +103,41 @@ def test_methods_find_grasps_in_the_camera_frame(method: str, monkeypatch: pytes
     assert len(grasps) > 0 or method == "untrained AVN + FAS"
     assert (grasps.translations[:, 2] > 0.3).all()
     assert (np.diff(grasps.scores) <= 0).all()
+
+
+def test_class_prior_draws_orientations_as_training_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell draws one class, as often as the prior says; frequent ones rank first, chance is the seed's."""
+    prior = np.linspace(1, 4, TINY.classes) / 1e4
+    monkeypatch.setattr(methods, "_prior", lambda net, train_scenes: prior)
+    view, _ = boxes_view(0)
+
+    def heatmap(seed: int) -> np.ndarray:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Scene, "searched", lambda self, entries: entries)
+            scene = Scene(Case(BLIND[0], SPEC), None, view, np.random.default_rng(seed))  # type: ignore[arg-type]
+            return np.asarray(METHODS[BLIND[0]](scene))
+
+    maps = [heatmap(seed) for seed in range(20)]
+    drawn = np.isfinite(maps)
+    assert (drawn.sum(axis=1) == 1).all()
+    share, cells = drawn.mean(axis=(0, 2, 3)), drawn[:, 0].size
+    wanted = prior / prior.sum()
+    assert (np.abs(share - wanted) < 5 * np.sqrt(wanted / cells)).all()
+    scores = np.where(drawn, maps, 0) / prior[:, None, None]
+    assert scores[drawn] == pytest.approx(1, abs=2e-3)
+    assert (maps[0] == heatmap(0)).all()
+    assert (maps[0] != maps[1]).any()
+
+
+def test_class_prior_offers_many_orientations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a few classes are the most frequent in every cell, which would leave hardly a grasp."""
+    monkeypatch.setattr(methods, "_prior", lambda net, train_scenes: np.linspace(1, 4, TINY.classes) / 1e4)
+    view, _ = boxes_view(0)
+    scene = Scene(Case(BLIND[0], SPEC, mask="gt"), None, view, np.random.default_rng(0))  # type: ignore[arg-type]
+    seeds = METHODS[BLIND[0]](scene)
+    classes = scene.anchors.nearest(seeds.rotation_matrices)
+    assert len(np.unique(classes)) > scene.case.settings.decoding.top_in_cell
+    assert (np.diff(seeds.scores) <= 0).all()
 
 
 def test_an_oracle_may_have_classes_of_its_own() -> None:
