@@ -76,8 +76,9 @@ run.save_figure(
 # *labels as predictions* sees the whole scene, *oracle heatmap* what a perfect net could say. The collision filter drops what
 # hits the observed cloud; methods that end in the search have passed it already, so it changes only those that do not.
 #
-# The class prior is a weak baseline: it offers the same classes in every cell, so most of its grasps suppress each other and
-# about 12 a frame are left where the metric looks at 50 (`handed_in`). Random orientations do not have that handicap.
+# The class prior is what the training scenes tell about orientations without a look at the picture: every cell draws one class
+# in proportion to how often it is right there, and frequent classes rank first. (Were the best classes offered in every cell, most
+# of the grasps would suppress each other, and far fewer than the 50 that the metric looks at would be left in `handed_in`.)
 
 # %%
 main = run.save_table(
