@@ -9,6 +9,7 @@ A notebook needs `start` alone; the rest serves the command line and the Snakefi
     execute.py, worker.py, manifest.py      headless execution
     report.py, trace.py, verify.py, cli.py  after the run
     gpu_run.py, timing.py        what only a GPU can show: resumable runs, clocks
+    alone.py                     one run at a time
     cache.py                     keys of what is kept by content
     locks.py, conventions.py     the house's own rules, checked
 """
