@@ -14,6 +14,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from paperlab.nexus.schematic_plots import figure_1, figure_3, figure_7
 from paperlab.nexus.serving_plots import (
+    PALETTE,
     exhibit_controls,
     exhibit_penalties,
     exhibit_sweeps,
@@ -26,6 +27,7 @@ from paperlab.nexus.serving_plots import (
 from paperlab.serving.timeline import COLORS
 
 __all__ = [
+    "PALETTE",
     "exhibit_controls",
     "exhibit_penalties",
     "exhibit_sweeps",

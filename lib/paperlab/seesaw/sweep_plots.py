@@ -76,7 +76,7 @@ def figure_12(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     wide = table.pivot_table("seconds", "schedule", "phase", sort=False)[list(PHASES)]
     wide = wide.loc[:, (wide > 0).any()].rename(index=SCHEDULES)
-    wide.plot.bar(stacked=True, ax=axes, color=[PHASES[phase] for phase in wide], rot=0)
+    wide.plot.bar(stacked=True, ax=axes, color=[PHASES[str(phase)] for phase in wide], rot=0)
     axes.grid(axis="x", visible=False)
     total = table.groupby(["schedule", "seed"], sort=False).makespan_s.first().groupby("schedule", sort=False)
     middle = total.mean()
