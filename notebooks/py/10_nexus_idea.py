@@ -53,13 +53,16 @@ prices = pd.DataFrame(
     columns=["iteration", "milliseconds"],
 )
 run.save_table(
-    prices, "iterations", evidence="simulated", caption="Time of three iterations on an L20."
+    prices,
+    "iterations",
+    evidence="simulated",
+    caption="Time of three iterations of Qwen2.5-3B on an L20.",
 )
 
 # %% [markdown]
-# A decoding user who shares the batch waits ten times as long for the next token. The remedies so far: smaller chunks (prompts then
-# take longer), or a second GPU for decoding (twice the hardware, and the cache must be sent across). Nexus: two *lanes* on
-# one GPU, each with a share of its multiprocessors (SMs), over one copy of the weights and one paged cache.
+# A decoding user who shares the batch waits nearly ten times as long for the next token. The remedies so far: smaller chunks
+# (prompts then take longer), or a second GPU for decoding (twice the hardware, and the cache must be sent across). Nexus: two
+# *lanes* on one GPU, each with a share of its multiprocessors (SMs), over one copy of the weights and one paged cache.
 
 # %%
 from paperlab.nexus import experiments, plots
@@ -76,8 +79,9 @@ run.save_figure(
 # %% [markdown]
 # ### Exercise 1: how much work is a chunk?
 #
-# Attention compares each token of a chunk with all stored tokens, with those before it in the chunk, and with itself. How many
-# query-key pairs has a chunk of `tokens` after `stored` tokens?
+# A long prompt is prefilled in chunks; the keys of earlier chunks are stored. Attention compares each token of a chunk with all
+# stored tokens, with those before it in the chunk, and with itself. How many query-key pairs has a chunk of `tokens` after
+# `stored` tokens?
 
 
 # %% tags=["solution"]
@@ -99,6 +103,9 @@ print("right: the chunk above has", f"{pairs(2048, 2048):,}", "pairs per head an
 
 # %% [markdown]
 # ### Exercise 2: the saturation curve
+#
+# Up to the knee a share of the multiprocessors reaches the same share of the speed. Each further bit adds only `decay` (λ) of
+# itself. What speed does `share` reach?
 
 
 # %% tags=["solution"]
@@ -117,7 +124,7 @@ run.save_figure(
     plots.figure_5(curves),
     "figure_5",
     curves,
-    caption="Forecast latency against the share (Figure 5): a fit to what the paper states.",
+    caption="Forecast latency against the share of multiprocessors, by phase and by operator (Figure 5): a fit to what the paper states.",
 )
 
 # %% [markdown]
@@ -138,6 +145,9 @@ run.save_figure(
 
 # %% [markdown]
 # ### Exercise 3: what is left for decode?
+#
+# A fraction `p_attn` of the time prefill is in its attention, which moves `attention_bytes`; otherwise in its dense layers, which
+# move `dense_bytes`. At either time bandwidth is shared by bytes with decode's `decode_bytes`. Return decode's mean part.
 
 
 # %% tags=["solution"]
@@ -206,8 +216,8 @@ print(
 # %% [markdown]
 # ### What if?
 #
-# Dotted lines are the slacks, dashed ones what each objective picks. With the published slacks and 64 sequences, *decode first* gives
-# decode **less** than *prefill first* does: the blue line lies left of the orange one. "Minimize X subject to Y" gives X
+# Dotted lines are the slacks, dashed ones what each objective picks. With the published slacks and 64 sequences, *decode first*
+# gives decode **less** than *prefill first* does: the blue line lies left of the orange one. "Minimize X subject to Y" gives X
 # whatever Y does not need. Raise β until the lines change places.
 
 # %%
@@ -224,6 +234,8 @@ plt.show()
 
 # %% [markdown]
 # ### Exercise 5: the order
+#
+# Each waiting prompt is a pair: tokens that remain, and when it arrived. In which order are they served at time `now`?
 
 
 # %% tags=["solution"]
@@ -274,6 +286,7 @@ figure, panels = plt.subplots(2, 1, figsize=(10, 3.6), sharex=True, layout="cons
 for axes, (name, log) in zip(panels, logs.items(), strict=True):
     timeline.draw(axes, log, 2.0, 5.0)
     axes.set_title(name, loc="left", fontsize=10)
+panels[0].set_yticks([0], ["both phases"])
 panels[0].set_xlabel("")
 spans = pd.concat([timeline.spans(log).assign(system=name) for name, log in logs.items()])
 run.save_figure(
@@ -281,7 +294,7 @@ run.save_figure(
     "timeline",
     spans,
     evidence="simulated",
-    caption="Three seconds of the same requests under both schedulers, simulated on an L20.",
+    caption="Three seconds of the same requests under both schedulers, simulated on an L20: a bar is an iteration, its height its share of the device.",
 )
 
 # %%
@@ -300,9 +313,9 @@ run.save_table(
 )
 
 # %% [markdown]
-# What fills the cache? Here an 8B model under more load than it can sustain. Mixed batches admit prompts as fast as memory allows, and
-# decode them slowly: the pool fills until sequences are thrown out and computed again. Nexus leaves long prompts waiting, and
-# the pool stays far below the dotted line, where it would change to *decode first*.
+# What fills the cache of keys and values (KV)? Here an 8B model under more load than it can sustain. Mixed batches admit
+# prompts as fast as memory allows, and decode them slowly: the pool fills until sequences are thrown out and computed again.
+# Nexus leaves long prompts waiting, and the pool stays far below the dotted line, where it would change to *decode first*.
 
 # %%
 from paperlab.serving import metrics
@@ -313,18 +326,20 @@ crowded = {
     for name, policy in systems.items()
 }
 figure, axes = plt.subplots(figsize=(10, 2.8), layout="constrained")
-for log in crowded.values():
+for name, log in crowded.items():
     timeline.draw_memory(axes, log)
+    axes.lines[-1].set_color(plots.PALETTE[name])
 axes.axhline(100 * Settings().kv_switch, color="0.4", linestyle=":")
+axes.text(0.3, 100 * Settings().kv_switch + 2, "above: decode first", fontsize=8, color="0.3")
 axes.set_xlim(0, max(log.end_s for log in crowded.values()))
-axes.legend(axes.lines[:2], list(crowded), loc="upper left")
+axes.legend(axes.lines[:2], list(crowded), loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 usage = pd.concat([metrics.kv_usage(log).assign(system=name) for name, log in crowded.items()])
 run.save_figure(
     figure,
     "memory",
     usage,
     evidence="simulated",
-    caption="Use of the paged cache while 150 requests are served, simulated on an L20.",
+    caption="Use of the paged KV cache while 150 requests are served with Llama-3.1-8B, simulated on an L20.",
 )
 
 # %% [markdown]
@@ -338,7 +353,7 @@ run.save_figure(
     plots.figure_7(calls),
     "figure_7",
     calls,
-    caption="Architecture (Figure 7) as recorded calls per iteration.",
+    caption="Architecture (Figure 7): files, and the calls between them per iteration as recorded.",
 )
 
 # %% [markdown]
@@ -364,15 +379,14 @@ assert outputs["vllm-like"] == outputs["sglang-like"] == outputs["nexus"]
 print("five prompts, three schedulers, the same tokens; the last one:", outputs["nexus"][-1])
 
 # %% [markdown]
-# A CPU has no multiprocessors to split: two lanes are two threads here, and the share is only written down. Real partitions need a GPU
-# with green contexts; `paperlab.serving.engine` makes them, or says that it could not.
+# A CPU has no multiprocessors to split: two lanes are two threads here, and the share is only written down. Real partitions
+# need a GPU with green contexts; `paperlab.serving.engine` makes them, or says that it could not.
 #
 # ## Checked against the paper, and where next
 #
-# `11_nexus_experiments` goes through Figures 2 to 8 and all that the paper leaves open; `12_nexus_serving` compares whole systems, `13_nexus_ablation`
-# their parts.
-# To go on by yourself: set `rate_per_s` to 0.5 and to 4 above; give `simulate` the option `policy_options={"beta": 1.5}`; write a
-# policy of your own (`paperlab.serving.Policy` has one method to fill).
+# `11_nexus_experiments` goes through Figures 2 to 8 and all that the paper leaves open; `12_nexus_serving` compares whole
+# systems, `13_nexus_ablation` their parts. To go on by yourself: set `rate_per_s` to 0.5 and to 4 above; give `simulate` the
+# option `policy_options={"beta": 1.5}`; write a policy of your own (`paperlab.serving.Policy` has one method to fill).
 #
 # ## Summary
 #

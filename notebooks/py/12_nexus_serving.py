@@ -10,7 +10,8 @@
 # 2. judge an "up to 20x" by the whole grid that it was picked from;
 # 3. say where the time of a request goes.
 #
-# `13_nexus_ablation` takes the winner apart. Cost on 2 cores: `smoke` under 1 minute, `cpu` about 5 minutes, 1 GiB. Hardware: any CPU; nothing here runs on a GPU.
+# `13_nexus_ablation` takes the winner apart. Cost on 2 cores: `smoke` under 1 minute, `cpu` about 2 minutes, 1 GiB. Hardware:
+# any CPU; nothing here runs on a GPU.
 #
 # **Everything in this notebook is simulated.** Absolute times depend on assumed efficiencies of the L20
 # (`data/serving/constants.yaml`). A claim about a GPU's speed stays `pending-gpu`; the simulated value stands beside it.
@@ -39,7 +40,8 @@ config
 # * **vLLM-P/D-like**: prompts on one GPU, decoding on a second one. It has twice the hardware of the others.
 # * **Nexus**: both phases side by side on one GPU, with the published constants.
 #
-# Lines are means over seeds, bands their extremes.
+# Lines are means over seeds, bands their extremes. TTFT is the time to the first token, TBT the time between tokens; *normalized
+# latency* is a request's whole time over its output tokens.
 
 # %%
 grid = experiments.figure_9(config)
@@ -48,7 +50,7 @@ run.save_figure(
     plots.figure_9(grid),
     "figure_9",
     grid,
-    caption="Latencies against the arrival rate (Figure 9), simulated on an L20.",
+    caption="Three latencies, mean and 95th percentile, against the arrival rate (Figure 9), simulated on L20s; bands span the seeds.",
 )
 
 # %% [markdown]
@@ -85,7 +87,7 @@ run.save_figure(
     plots.figure_10(large),
     "figure_10",
     large,
-    caption="Latencies of Qwen2.5-14B on two GPUs (Figure 10), simulated.",
+    caption="Latencies of Qwen2.5-14B on two L20s against the arrival rate (Figure 10), simulated; bands span the seeds.",
 )
 findings.record(run, findings.large_findings(large))
 
@@ -127,7 +129,7 @@ run.save_figure(
     plots.figure_12(stages),
     "figure_12",
     stages,
-    caption="Normalized latency by stage (Figure 12), at two rates of each workload.",
+    caption="Normalized latency by stage (Figure 12), at two rates of each workload; the scheduler's stage is nil on the virtual clock.",
 )
 findings.record(run, findings.stage_findings(stages))
 
@@ -141,8 +143,8 @@ findings.record(run, findings.stage_findings(stages))
 #
 # | question | answer, simulated |
 # |---|---|
-# | does Nexus decode faster than mixed batches? | yes, 4 to 8 times in overload, about equal at low load; the paper measured 1.24 to 1.48 |
-# | does it sustain more load? | 1.0 to 1.6 times the vLLM-like rate on LDC and arXiv, 1.4 to 2.0 on Mixed, by the limit chosen |
-# | who pays? | the longest prompts: the 95th percentile of TTFT is worse than first come, first served |
+# | does Nexus decode faster than mixed batches? | yes: mean TBT is 5 to 8 times shorter in overload, 1.1 to 1.3 times at the lowest rate; the paper measured 1.24 to 1.48 |
+# | does it sustain more load? | 1.0 to 1.6 times the vLLM-like rate on LDC and arXiv, 1.4 to 2.0 on Mixed, by the limit chosen; often a lower bound, since the grid ends |
+# | who pays? | the longest prompts: the 95th percentile of TTFT is worse than first come, first served on LDC and arXiv, about the same on Mixed |
 #
 # Which part of Nexus earns this, and what would turn it around: `13_nexus_ablation`.

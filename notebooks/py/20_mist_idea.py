@@ -135,6 +135,9 @@ print("right:", together(2.0, 1.0, 1.1, 1.5), "s for 2 s and 1 s slowed by 1.1 a
 
 # %% [markdown]
 # ### Exercise 3: the order of passes
+#
+# List the passes of stage `stage` of `stages`, 0 the first: as many forwards as later stages there are (at most `accumulation`, the
+# number of micro-batches), then a forward and a backward in turn, then the backwards that are left.
 
 
 # %% tags=["solution"]
@@ -157,13 +160,13 @@ run.save_figure(
     plots.exhibit_schedule(schedule),
     "schedule",
     schedule,
-    caption="Simulated 1F1B of the tuned GPT-7B plan on eight L4.",
+    caption="1F1B of the tuned GPT-7B plan on eight L4, simulated: a row per stage, a numbered box per pass of a micro-batch.",
 )
 
 # %% [markdown]
-# The gray boxes are d. A later stage does its extra work while it waits for the first input, which is why the closed form has a
-# `max` of d minus the waiting time:
-# `T = (G-1)·max t + Σ t + max(0, max_i(d_i - Σ_{j<i} t_j))`.
+# Gray is the part of d that the first micro-batch carries; the last backward pass is longer by the rest. A later stage does its
+# extra work while it waits for the first input, which is why the closed form has a `max` of d minus the waiting time: `T =
+# (G-1)·max t + Σ t + max(0, max_i(d_i - Σ_{j<i} t_j))`.
 #
 # For equal t and d up to t/2 this is exact, as an event-driven simulation of every pass shows. It is too optimistic where d is
 # large: the first input comes after the earlier stages' *forward* passes alone, not after all of their t.

@@ -11,7 +11,7 @@
 # 2. compare Mist with every baseline in one cost model, and tell how much a baseline's rules decide;
 # 3. say what each dimension of the search adds, and what it costs to search.
 #
-# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 10 minutes, 1.5 GiB. Hardware: any CPU. Times of GPUs are predictions
+# Cost on 2 cores: `smoke` about 1 minute, `cpu` about 7 minutes, 1.5 GiB. Hardware: any CPU. Times of GPUs are predictions
 # (`analytic`) throughout, never measurements.
 
 # %% tags=["parameters"]
@@ -68,7 +68,7 @@ run.save_figure(
     plots.exhibit_search_space(sizes),
     "search_space",
     sizes,
-    caption="Growth of GPT-22B's search space.",
+    caption="Choices in GPT-22B's search space as dimensions are added, on a logarithmic scale.",
 )
 record(mechanism_findings.space_findings(sizes))
 record([mechanism_findings.budget_finding()])
@@ -92,7 +92,8 @@ speed
 # ## 3. The schedule: what hides behind what
 #
 # For the tuned GPT-7B plan on eight L4, first and last stage. Stacked bars are the parts one after the other; the mark is the
-# modeled time of all at once. On PCIe, parts slow each other down so much that little is gained.
+# modeled time of all at once. Beside a collective, compute and one copy hide almost wholly. Copies both ways beside a collective
+# share PCIe and slow each other down: there all at once takes twice as long as the longest part alone.
 
 # %%
 slots = experiments.exhibit_slots(config)
@@ -100,7 +101,7 @@ run.save_figure(
     plots.exhibit_slots(slots),
     "slots",
     slots,
-    caption="Parts of each overlap slot of a middle block, in turn and together.",
+    caption="Time of one middle block in the first and the last stage: its parts one after the other, and (mark) all at once.",
 )
 
 # %%
@@ -109,7 +110,7 @@ run.save_figure(
     plots.exhibit_memory(memory),
     "memory",
     memory,
-    caption="What fills the device at every stage's two peaks.",
+    caption="What fills a GPU at every stage's forward and backward peak.",
 )
 
 # %% [markdown]
@@ -117,7 +118,8 @@ run.save_figure(
 #
 # The 28 factors are fitted to one half of some points and judged on the other half. The artifact's own points are not carried
 # here, so points are made from its published factors, with 1 % noise, and measured on this machine: a product and two copies
-# in threads, which use nine of the 28 factors.
+# in threads, which use nine of the 28 factors. The two simpler models need no fit: everything one after the other, and the longest
+# alone. On two cores the former can come closer than the fit does.
 
 # %%
 made_up = experiments.exhibit_interference(config)
@@ -125,14 +127,14 @@ run.save_figure(
     plots.exhibit_interference(made_up),
     "interference",
     made_up,
-    caption="Held-out error of the interference model on made-up points.",
+    caption="Held-out error of the fitted interference model and of two simpler ones, on points made from three published sets of factors.",
 )
 here = experiments.exhibit_interference_cpu(config)
 run.save_figure(
     plots.exhibit_interference_cpu(here),
     "interference_cpu",
     here,
-    caption="Held-out error on points measured on this machine.",
+    caption="Held-out error of the same three models on points measured on this machine.",
     timed=True,
 )
 record(mechanism_findings.interference_findings(made_up, here))
@@ -143,19 +145,20 @@ run.save_figure(
     plots.exhibit_pipeline_formula(errors),
     "pipeline_formula",
     errors,
-    caption="Error of the closed form, and of d averaged over micro-batches, against event-driven 1F1B.",
+    caption="Error of the closed form, and of d averaged over the G micro-batches, against event-driven 1F1B; t and d as in notebook 20.",
 )
 record(mechanism_findings.pipeline_findings(errors))
 
 # %% [markdown]
-# The closed form is exact where stages are alike. It is up to 30 % too optimistic where d is large and must wait for input;
-# averaging d, which ignores the imbalance of micro-batches, is too pessimistic instead.
+# The closed form is exact where stages are alike. It is up to about 20 % too optimistic where d is large and must wait for input.
+# Averaging d, which ignores the imbalance of micro-batches, is mostly too pessimistic instead, by up to 40 %.
 
 # %% [markdown]
 # ## 5. Fronts and solvers
 #
-# Weighted sums (the artifact's α-sampling) find only the convex hull of a front. The integer program, an exact sweep of ours and
-# brute force must agree where brute force is possible.
+# A front holds the points (t, d) that no other beats in both. Weighted sums of t and d (the artifact's α-sampling, a point per
+# weight α) find only its convex hull. The integer program, an exact sweep of ours and brute force must agree where brute force
+# is possible.
 
 # %%
 fronts = experiments.exhibit_fronts(config)
@@ -163,7 +166,7 @@ run.save_figure(
     plots.exhibit_fronts(fronts),
     "fronts",
     fronts,
-    caption="Points kept and time lost by α-sampling, random instances.",
+    caption="Points that α-sampling keeps of a front, and the iteration time lost by it: a dot per random instance.",
 )
 solvers = run.save_table(
     experiments.table_solvers(config),
@@ -189,7 +192,7 @@ run.save_figure(
     accuracy_plots.exhibit_memory_accuracy(peaks),
     "memory_accuracy",
     peaks,
-    caption="Predicted peaks against those measured on L4.",
+    caption="Predicted peaks of 26 stages against those that the artifact measured on L4.",
 )
 
 # %%
@@ -199,7 +202,7 @@ run.save_figure(
     accuracy_plots.exhibit_time_accuracy(times),
     "time_accuracy",
     times,
-    caption="Errors of predicted iteration times on L4.",
+    caption="Errors of predicted iteration times against the artifact's runs on L4: raw, and after two ways of taking the common error out.",
 )
 run.save_table(
     experiments.table_operator_rates(config),
@@ -227,7 +230,7 @@ run.save_figure(
     plots.figure_11(math),
     "figure_11",
     math,
-    caption="GPT on L4 without flash attention (Figure 11), predicted.",
+    caption="Predicted speed of every system over Megatron-LM-like with forced recomputation: GPT on L4 without flash attention (Figure 11).",
 )
 record(findings.golden_findings(goldens, math))
 
@@ -235,7 +238,10 @@ record(findings.golden_findings(goldens, math))
 l4 = experiments.exhibit_l4_flash(config)
 run.save_table(l4, "l4_flash_table", caption="L4 with flash attention, predicted.")
 run.save_figure(
-    plots.exhibit_l4_flash(l4), "l4_flash", l4, caption="L4 with flash attention, predicted."
+    plots.exhibit_l4_flash(l4),
+    "l4_flash",
+    l4,
+    caption="The same for three model families on L4 with flash attention, predicted.",
 )
 
 # %%
@@ -247,7 +253,7 @@ run.save_figure(
     plots.exhibit_a100(a100),
     "a100",
     a100,
-    caption="A100 with flash attention, predicted from an assumed roofline.",
+    caption="The same on A100 with flash attention, predicted from an assumed roofline.",
 )
 record(findings.speedup_findings(math, l4, a100))
 record(findings.plan_findings(math, l4, a100))
@@ -269,7 +275,8 @@ published
 # ## 8. Breakdown and tuning time
 #
 # The same tuner with one dimension more at a time. The last step does not enlarge the space: it tells the objective that first
-# and last micro-batches differ.
+# and last micro-batches differ. In the `cpu` profile checkpointing, ZeRO and offloading of optimizer states and activations make the
+# whole gain: gradients and weights stay where they are in the best plan.
 
 # %%
 steps = experiments.exhibit_breakdown(config)
@@ -277,7 +284,10 @@ run.save_table(
     steps, "breakdown_table", caption="The best plan of each cumulative space, predicted."
 )
 run.save_figure(
-    plots.exhibit_breakdown(steps), "breakdown", steps, caption="What each search dimension adds."
+    plots.exhibit_breakdown(steps),
+    "breakdown",
+    steps,
+    caption="Predicted speed of the best plan as dimensions are added to the search.",
 )
 record(mechanism_findings.breakdown_findings(steps))
 
@@ -288,7 +298,7 @@ run.save_figure(
     plots.figure_16(tuning),
     "figure_16",
     tuning,
-    caption="Tuning time as the space grows (Figure 16), on this machine.",
+    caption="Tuning time on this machine as the space grows (Figure 16), with the configurations evaluated.",
     timed=True,
 )
 record(mechanism_findings.speed_findings(speed, tuning))
@@ -302,7 +312,7 @@ run.save_figure(
     accuracy_plots.exhibit_layers(layers),
     "layers",
     layers,
-    caption="Predicted throughput against depth, 32 L4.",
+    caption="Predicted throughput against depth: 32 L4, 512 sequences an iteration.",
 )
 
 # %%
@@ -311,7 +321,7 @@ run.save_figure(
     accuracy_plots.exhibit_batch(batch),
     "batch",
     batch,
-    caption="Predicted throughput against the global batch.",
+    caption="Predicted throughput of GPT-22B on 32 L4 against the global batch; both Megatron-LM-like rows coincide there.",
 )
 
 # %% [markdown]

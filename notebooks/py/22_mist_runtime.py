@@ -12,7 +12,7 @@
 # 2. read a trace: lanes, overlap, and 1F1B as it ran;
 # 3. judge predictions of memory and time against measurements.
 #
-# Cost on 2 cores: `smoke` under a minute, `cpu` about 4 minutes, 2 GiB. Hardware: any CPU; times need idle cores.
+# Cost on 2 cores: `smoke` under a minute, `cpu` about 2 minutes, 2.5 GiB. Hardware: any CPU; times need idle cores.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu
@@ -33,8 +33,9 @@ pool = RankPool(2)  # two processes, one compute thread each
 # ## 1. Is it the same training?
 #
 # Three iterations of a small GPT in fp32. Weights depend on the seed alone, tokens on the iteration; so losses, gradients and
-# updated weights must agree with one process up to rounding. Plans are named by pipeline stages, data- and tensor-parallel size,
-# accumulation G, micro-batch b, ZeRO level Z, checkpointed layers C and offload ratios (`wo0.5`: half of the weights).
+# updated weights must agree with one process up to rounding. Plans are named by pipeline stages, data- and tensor-parallel
+# size, accumulation G, micro-batch b, ZeRO level Z, checkpointed layers C and offload ratios (`wo0.5`: half of the weights;
+# `go` gradients, `oo` optimizer states, `ao` activations).
 
 # %%
 numerics = run.save_table(
@@ -63,7 +64,7 @@ run.save_figure(
     accuracy_plots.exhibit_executed_memory(memory),
     "executed_memory",
     memory,
-    caption="Device peaks of executed plans, measured and predicted.",
+    caption="Device peaks of executed plans, predicted against measured: by the published formula, and with the first forward pass apart.",
 )
 
 # %% [markdown]
@@ -79,7 +80,7 @@ run.save_figure(
     accuracy_plots.exhibit_decoupled(decoupled),
     "decoupled",
     decoupled,
-    caption="Device peak while the optimizer runs: all modules at once, and module by module.",
+    caption="Device peak while the optimizer runs: all modules at once, and module by module, with the prediction for the latter.",
 )
 for item in mechanism_findings.execution_findings(numerics, memory, decoupled):
     print(f"{item.claim_id:8} {item.value!s:.9} {run.record_claim(**vars(item)):13} {item.note}")
@@ -88,7 +89,8 @@ for item in mechanism_findings.execution_findings(numerics, memory, decoupled):
 # ## 4. A trace
 #
 # One iteration of a two-stage plan with half of everything offloaded. At its start the optimizer lane updates module k + 1 while
-# module k computes; afterwards the swap lanes bring in and put away what the neighbors of the computing module need.
+# module k computes; afterwards the swap lanes bring in and put away what the neighbors of the computing module need. The table says
+# how much of that really lay beside the rank's compute: on two cores about half at best.
 
 # %%
 spans = experiments.exhibit_lanes(config, pool)
@@ -96,7 +98,7 @@ run.save_figure(
     accuracy_plots.exhibit_lanes(spans),
     "lanes",
     spans,
-    caption="Every lane of the first rank in one iteration.",
+    caption="Every lane of the first rank in one iteration, as it ran on this machine.",
     timed=True,
 )
 run.save_table(
@@ -115,7 +117,7 @@ run.save_figure(
     accuracy_plots.exhibit_pipeline(passes),
     "pipeline",
     passes,
-    caption="1F1B as it ran, and as simulated from median passes.",
+    caption="1F1B as it ran on this machine, and as simulated from each stage's median passes.",
     timed=True,
 )
 
@@ -134,7 +136,7 @@ run.save_figure(
     accuracy_plots.exhibit_overlap(overlap),
     "overlap",
     overlap,
-    caption="Products and copies, alone, in turn and together.",
+    caption="Time of a loop of matrix products and one of copies on this machine: alone, in turn and side by side; a dot per repeat.",
     timed=True,
 )
 
@@ -147,7 +149,7 @@ run.save_figure(
     accuracy_plots.exhibit_executed_times(times),
     "executed_times",
     times,
-    caption="Iteration times of two-rank plans, measured and predicted.",
+    caption="Iteration times of two-rank plans on this machine, predicted against measured.",
     timed=True,
 )
 accuracy = run.save_table(

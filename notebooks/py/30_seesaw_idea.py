@@ -32,9 +32,9 @@ config = run.config("seesaw", seesaw.Config)
 # %% [markdown]
 # ## 1. Why: one model, many GPUs, two phases
 #
-# A 70B model does not fit on one GPU, so it is split. *Tensor parallelism* (TP) cuts every matrix: each GPU does 1/TP of a layer, and
-# two all-reduces per layer put the pieces together. *Pipeline parallelism* (PP) gives each GPU a run of layers: only hidden
-# states pass from stage to stage. The job is offline: all requests are there, and only the makespan counts.
+# A 70B model does not fit on one GPU, so it is split. *Tensor parallelism* (TP) cuts every matrix: each GPU does 1/TP of a
+# layer, and two all-reduces per layer put the pieces together. *Pipeline parallelism* (PP) gives each GPU a run of layers: only
+# hidden states pass from stage to stage. The job is offline: all requests are there, and only the makespan counts.
 
 # %% [markdown]
 # ### Exercise 1: what an all-reduce costs
@@ -64,8 +64,8 @@ print(
 # %% [markdown]
 # ### Exercise 2: reading weights in decode
 #
-# With PP stages, the sequences are cut into PP groups, since a sequence can be at one stage only. How many bytes does each GPU read for
-# one token of *all* sequences?
+# With PP stages, the sequences are cut into PP groups, since a sequence can be at one stage only. How many bytes does each GPU
+# read for one token of *all* sequences?
 
 
 # %% tags=["solution"]
@@ -90,7 +90,7 @@ run.save_figure(
     plots.figure_1(shares),
     "figure_1",
     shares,
-    caption="Communication, compute and weight transfer of a 13B model on 8 L4s by layout.",
+    caption="Time of a 13B model on 8 L4s by layout, relative to the slowest: communication, compute and weight transfer.",
 )
 
 # %% [markdown]
@@ -100,8 +100,9 @@ run.save_figure(
 # %% [markdown]
 # ### What if?
 #
-# Seconds per request of both phases in each layout of 8 GPUs, and of the best of each phase (last bar). A faster link brings TP closer
-# in prefill; longer outputs make decode matter more.
+# Seconds per request of both phases in each layout of 8 GPUs, and of the best of each phase (last bar). A faster link brings TP
+# closer in prefill; longer outputs make decode matter more. A layout is named by its degrees: P8 has 8 pipeline stages, T4P2
+# two stages of TP 4, D2T4 two replicas (DP) of TP 4; P8→T8 prefills in P8 and decodes in T8.
 
 # %%
 from paperlab.seesaw.what_if import draw_rates
@@ -112,14 +113,14 @@ plt.show()
 # %% [markdown]
 # ## 2. Room for sequences
 #
-# Weights take the same memory in any split of the same GPUs, so TP and PP can change between phases. Replicas (DP) cannot: they copy the
-# weights.
+# Weights take the same memory in any split of the same GPUs, so TP and PP can change between phases. Replicas (DP) cannot: they
+# copy the weights.
 
 # %% [markdown]
 # ### Exercise 3: the batch that fits
 #
-# `gpus_per_replica` GPUs of `memory` hold one copy of `weights`; the rest is for sequences of size `sequence`. `replicas` do that side
-# by side. (Equation of Appendix A.3; whole sequences or not, as you like.)
+# `gpus_per_replica` GPUs of `memory` hold one copy of `weights`; the rest is for sequences of size `sequence`. `replicas` do
+# that side by side. (Equation of Appendix A.3; whole sequences or not, as you like.)
 
 
 # %% tags=["solution"]
@@ -140,7 +141,7 @@ print(
 # %% [markdown]
 # ## 3. Re-sharding
 #
-# *Weights*: every GPU reloads its new shard from one copy in host memory, over its own link; about a second for 70B on 8 GPUs. *Cache*:
+# *Weights*: every GPU reloads its new shard from one copy in host memory, over its own link; 1.4 s for 70B on eight A10s. *Cache*:
 # after prefill each GPU writes the keys and values of its layers to a store in host memory; before decode each reads those of its
 # heads. The store is the re-sharding operator.
 
@@ -150,14 +151,14 @@ run.save_figure(
     plots.figure_7(store),
     "figure_7",
     store,
-    caption="One prompt's cache in the store: written by layers, read by heads.",
+    caption="One prompt's cache in the store, layers by heads: written by layers, read by heads.",
 )
 
 # %% [markdown]
 # ### Exercise 4: why heads come first
 #
-# A block of the store holds `kv_heads` x `block_tokens` vectors, heads outermost (HND). Where does a rank's part start, and how long is it?
-# With tokens outermost it would be one fragment per token.
+# A block of the store holds `kv_heads` x `block_tokens` vectors, heads outermost (HND). Where does a rank's part start, and how
+# long is it? With tokens outermost it would be one fragment per token.
 
 
 # %% tags=["solution"]
@@ -174,14 +175,16 @@ print("right: rank 1 of 4 reads", slab(8, 16, 4, 1)[1], "vectors in one piece")
 # %% [markdown]
 # ## 4. Switch rarely
 #
-# A switch costs a second, a decode step a tenth. Prefilling whenever a sequence has finished would switch all the time; waiting until the
-# whole batch has finished leaves GPUs idle. Seesaw buffers prefilled sequences on the host: it turns to decode when the host is
-# full, and back when it is empty. Unfinished sequences stay on the GPUs meanwhile.
+# A switch costs more than a second, a decode step about a tenth. Prefilling whenever a sequence has finished would switch all
+# the time; waiting until the whole batch has finished leaves GPUs idle. Seesaw buffers prefilled sequences on the host: it
+# turns to decode when the host is full, and back when it is empty. Unfinished sequences stay on the GPUs meanwhile.
 
 # %% [markdown]
 # ### Exercise 5: how often?
 #
-# Prompts of `prompts` tokens pass a host of `host` tokens, in cycles. The first phase is prefill, the last decode.
+# `prompts` lists the tokens of each prompt, in order. A cycle prefills until the next prompt does not fit into the store, which
+# holds `host` tokens, and then decodes until the store is empty. The first phase is prefill, the last decode. How often do
+# phases change?
 
 
 # %% tags=["solution"]
@@ -200,7 +203,8 @@ exercises.check_transitions(transitions)
 print("right: 500 prompts of 2,600 tokens through 8 GiB:", transitions([2600] * 500, 26_214))
 
 # %% [markdown]
-# Now the real schedulers, on a virtual clock. They are policy objects of the serving core; the same object drives real processes.
+# Now the real schedulers, on a virtual clock: 34B on four A10s, P4 to T4. They are policy objects of the serving core; the same
+# object drives real processes.
 
 # %%
 from paperlab.seesaw.studies import mechanism
@@ -212,7 +216,7 @@ run.save_figure(
     "tiers",
     tiers,
     evidence="simulated",
-    caption="Sequences on host and GPUs under three schedulers; shaded: prefill.",
+    caption="Sequences on host and GPUs over time under three schedulers, simulated; shaded: prefill.",
 )
 run.save_table(
     mechanism.policy_table(logs),
@@ -224,7 +228,8 @@ run.save_table(
 # %% [markdown]
 # ## 5. Hide the copies
 #
-# Keys and values leave layer by layer behind the computation of the same layers; a prefetcher brings them back while the GPUs compute.
+# Keys and values leave layer by layer behind the computation of the same layers; a prefetcher brings them back while the GPUs
+# compute.
 
 # %%
 gantt = experiments.figure_8(config)
@@ -232,7 +237,7 @@ run.save_figure(
     plots.figure_8(gantt),
     "figure_8",
     gantt,
-    caption="Stages, host links and prefetcher around a re-sharding, simulated.",
+    caption="What stages, host links and prefetcher do around a re-sharding, simulated.",
 )
 
 # %% [markdown]
@@ -268,6 +273,6 @@ run.save_table(
 # | part | idea | its weak spot |
 # |---|---|---|
 # | two layouts | PP for prefill, TP for decode | nothing to gain where GPUs are joined by fast links |
-# | reload | every GPU its own shard from the host, about a second | ruinous if it happens often |
+# | reload | every GPU its own shard from the host, in a second or two | ruinous if it happens often |
 # | store | the cache passes host memory anyway; heads outermost | needs host memory, though tens of GiB do |
 # | scheduler | switch when the store is full or empty | latency: nobody is answered while prompts pile up |

@@ -3,14 +3,15 @@
 #
 # *Seesaw: High-throughput LLM Inference via Model Re-sharding*, MLSys 2025, arXiv 2503.06433v1.
 #
-# Tables 1 to 3 and Figures 1 to 15. After this notebook you can
+# Tables 1 to 3 and Figures 1 to 15. Layouts are named by their degrees: T4P2 has two pipeline stages of TP 4, a D2 in front
+# means two replicas, P8→T4P2 prefills in the one and decodes in the other. After this notebook you can
 #
 # 1. say which layout each phase wants on which link, and derive it from five terms per layer;
 # 2. tell what re-sharding gains over a fairly swept static layout, and which assumption that gain hangs on;
 # 3. read the paper's contested statements (A10 against L4, best from 0.1 to 50 times PCIe) with the numbers beside them.
 #
-# Cost on 2 cores: `smoke` about half a minute, `cpu` about 5 minutes, 1 GiB. Hardware: any CPU. Whole systems on A10, L4 and A100 are
-# **simulated**: single layers and all-reduces are priced by published measurements, everything else follows from the
+# Cost on 2 cores: `smoke` about half a minute, `cpu` about 5 minutes, 1 GiB. Hardware: any CPU. Whole systems on A10, L4 and
+# A100 are **simulated**: single layers and all-reduces are priced by published measurements, everything else follows from the
 # schedulers. The baseline is *vLLM-like*, ours, swept over every layout and chunk size; it is not vLLM.
 
 # %% tags=["parameters"]
@@ -61,8 +62,8 @@ table
 # %% [markdown]
 # ## 2. Tables 2 and 3: five terms per layer
 #
-# The cells of attention's arithmetic are read as causal (half) in prefill and full in decode: taken literally, the text at hand would
-# be dimensionally wrong. Tests count the FLOPs and bytes of real tensor-parallel shards and find these terms.
+# The cells of attention's arithmetic are read as causal (half) in prefill and full in decode: taken literally, the text at hand
+# would be dimensionally wrong. Tests count the FLOPs and bytes of real tensor-parallel shards and find these terms.
 
 # %%
 run.save_table(
@@ -92,7 +93,7 @@ run.save_figure(
     plots.exhibit_calibration(layers),
     "calibration_layers",
     layers,
-    caption="Published layer times against predictions; the fit has seen one of two models.",
+    caption="Predicted against published times of a layer; the fit has seen one of the two models.",
 )
 run.save_table(
     experiments.table_all_reduce(config),
@@ -112,7 +113,7 @@ run.save_figure(
     plots.figure_1(shares),
     "figure_1",
     shares,
-    caption="Communication, compute and weight transfer of a 13B model on 8 L4s (Figure 1).",
+    caption="Time of a 13B model on 8 L4s by layout, relative to the slowest: communication, compute and weight transfer (Figure 1).",
 )
 record(findings.breakdown_findings(shares), "analytic")
 
@@ -122,7 +123,7 @@ run.save_figure(
     plots.figure_3(bars),
     "figure_3",
     bars,
-    caption="Two micro-batches on two GPUs, by cause (Figure 3).",
+    caption="Two micro-batches on two GPUs in TP 2 and in PP 2: weight load, compute, all-reduce (Figure 3).",
 )
 
 # %% [markdown]
@@ -137,7 +138,7 @@ run.save_figure(
     plots.figure_4(split),
     "figure_4",
     split,
-    caption="LLaMA2-70B on 8 A100-40GB, disaggregated into 4 + 4 (Figure 4).",
+    caption="Requests per second of LLaMA2-70B: prefill and decode on 4 of 8 A100-40GB each, and decode on all 8 (Figure 4).",
 )
 record(findings.disaggregation_findings(split), "analytic")
 record(findings.weight_findings(), "analytic")
@@ -154,7 +155,7 @@ run.save_figure(
     plots.figure_2(tiers),
     "figure_2",
     tiers,
-    caption="Sequences on host and GPUs under three schedulers (Figure 2), simulated.",
+    caption="Sequences on host and GPUs over time under three schedulers (Figure 2), simulated; shaded: prefill.",
 )
 policies = run.save_table(
     experiments.table_policies(config),
@@ -169,14 +170,14 @@ run.save_figure(
     plots.figure_6(tiers),
     "figure_6",
     tiers,
-    caption="Both tiers over the phases of the transition-minimizing scheduler (Figure 6).",
+    caption="Sequences on host and GPUs over the phases of Seesaw's scheduler (Figure 6), simulated; shaded: prefill.",
 )
 
 # %%
 for name, caption in {
     "figure_5": "What two GPUs hold of a two-layer model in PP 2 and in TP 2 (Figure 5).",
     "figure_7": "One prompt's cache in the shared store: written by layers, read by heads (Figure 7).",
-    "figure_8": "Stages, host links and prefetcher around a re-sharding (Figure 8).",
+    "figure_8": "What stages, host links and prefetcher do around a re-sharding (Figure 8), simulated.",
 }.items():
     data = getattr(experiments, name)(config)
     run.save_figure(getattr(plots, name)(data), name, data, caption=caption)
@@ -197,14 +198,15 @@ run.save_figure(
     plots.figure_9(lengths),
     "figure_9",
     lengths,
-    caption="Densities of prompt and output lengths (Figure 9).",
+    caption="Densities of prompt and output lengths of both generated workloads (Figure 9).",
 )
 record(findings.length_findings(lengths), "analytic")
 
 # %% [markdown]
 # ## 8. Figure 10: twelve cells
 #
-# For each cell every static layout with every chunk size and every pair of layouts is forecast; the best of either kind are simulated.
+# For each cell every static layout with every chunk size and every pair of layouts is forecast; the best of either kind are
+# simulated.
 
 # %%
 cells = experiments.figure_10(config)
@@ -212,7 +214,7 @@ run.save_figure(
     plots.figure_10(cells),
     "figure_10",
     cells,
-    caption="Throughput over the best static layout's (Figure 10), simulated; lines span the seeds.",
+    caption="Throughput over the best static layout's, by workload and model; in the bars the layouts (Figure 10), simulated; lines span the seeds.",
 )
 run.save_table(cells, "figure_10_table", caption="The best run of either kind in each cell.")
 speedups = run.save_table(
@@ -268,7 +270,7 @@ run.save_figure(
     plots.figure_13(ratios),
     "figure_13",
     ratios,
-    caption="Throughput over the best against output over input (Figure 13), simulated.",
+    caption="Throughput over the best layout's against output over input tokens: 70B on eight A10s (Figure 13), simulated.",
 )
 record(findings.ratio_findings(ratios))
 
@@ -283,7 +285,7 @@ run.save_figure(
     plots.figure_14(factors),
     "figure_14",
     factors,
-    caption="Throughput against the speed of all-reduces (Figure 14), simulated; bands span the seeds.",
+    caption="Throughput by layout against the speed of all-reduces, 1 being PCIe's (Figure 14), simulated; bands span the seeds.",
 )
 record(findings.link_findings(factors))
 factors[factors.is_best].groupby(["factor", "layout"]).requests_per_s.agg(
@@ -296,15 +298,15 @@ run.save_figure(
     plots.figure_15(replicas),
     "figure_15",
     replicas,
-    caption="Decode time per sequence and the batch that fits against DP (Figure 15).",
+    caption="Time of a decode step per sequence by cause, and the sequences that fit, from many replicas to one (Figure 15).",
 )
 record(findings.replica_findings(replicas), "analytic")
 
 # %% [markdown]
 # ## 12. What the paper does not print
 #
-# Which assumption does the gain hang on? One is changed at a time. These are forecasts, which take static layouts for up to 15 % slower
-# than the simulation does: read `over_calibrated`, the change, not the level.
+# Which assumption does the gain hang on? One is changed at a time. These are forecasts, which take static layouts for up to
+# 15 % slower than the simulation does: read `over_calibrated`, the change, not the level.
 
 # %%
 sensitivity = run.save_table(

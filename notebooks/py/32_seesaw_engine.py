@@ -10,7 +10,7 @@
 # 2. check the paper's rules in the events of a run: when phases turn, whom a decode step serves, which copies grow;
 # 3. judge the simulator of `31_seesaw_experiments` by runs that it has not seen.
 #
-# Cost on 2 cores: `smoke` under a minute, `cpu` about 5 minutes, 2 GiB. Hardware: any CPU; times need two idle cores. Times are of
+# Cost on 2 cores: `smoke` under a minute, `cpu` about 7 minutes, 5 GiB. Hardware: any CPU; times need two idle cores. Times are of
 # this machine's cores, one per rank: orders and ratios carry over to GPUs, seconds do not. Where a link is emulated, its rate stands
 # in the table (`peer_bus_Bps`, `host_link_Bps`; 0: as it is).
 
@@ -83,8 +83,8 @@ run.save_figure(
 )
 
 # %% [markdown]
-# In the lower part each layer's copy to the host (green) starts when the layer's keys and values are there (dark) and runs beside the
-# rest of its computation. Then both ranks load their new shards, and the sequences come back.
+# In the lower part each layer's copy to the host (green) starts when the layer's keys and values are there (dark) and runs
+# beside the rest of its computation. Then both ranks load their new shards, and the sequences come back.
 #
 # ## 3. The rules, checked
 #
@@ -123,7 +123,7 @@ run.save_figure(
     engine_plots.exhibit_reload(reload),
     "reload",
     reload,
-    caption="One reload of the weights, and all swaps of a batch, against the batch; lines join medians.",
+    caption="Time of one reload of the weights, and of all swaps of a batch, against the batch; lines join medians.",
     timed=True,
 )
 record(engine_findings.reload_findings(reload))
@@ -150,8 +150,8 @@ run.save_table(
 # %% [markdown]
 # ## 5. Where the time goes
 #
-# All-reduces pass an emulated ring of 50 MB/s: so slow that for a prompt they take about as long as the computation, as over PCIe in
-# Figure 1.
+# All-reduces pass an emulated ring of 50 MB/s: so slow that for a prompt they take longer than the computation, as over PCIe in TP 8
+# of Figure 1.
 
 # %%
 parts = engine_experiments.exhibit_breakdown(config, pool)
@@ -159,7 +159,7 @@ run.save_figure(
     engine_plots.exhibit_breakdown(parts),
     "breakdown",
     parts,
-    caption="Time of both ranks in P2 and T2 by cause, emulated ring (Figure 1's measured kin).",
+    caption="Time of both ranks in P2 and T2 by cause, over an emulated ring: what Figure 1 shows, measured.",
     timed=True,
 )
 times = engine_experiments.exhibit_phase_times(config, pool)
@@ -167,7 +167,7 @@ run.save_figure(
     engine_plots.exhibit_phase_times(times),
     "phase_times",
     times,
-    caption="Makespan by phase of static layouts and of re-sharding, emulated ring (Figure 12's measured kin).",
+    caption="Makespan by phase of static layouts and of re-sharding, over an emulated ring: what Figure 12 shows, measured.",
     timed=True,
 )
 times.groupby("way", sort=False)[["makespan_s", "transitions", "decode_batch"]].agg(
@@ -197,8 +197,9 @@ schedulers.groupby(["policy", "host_share"])[["makespan_s", "transitions", "deco
 # %% [markdown]
 # ## 7. Does prefill hide the copies?
 #
-# The link to the host is emulated, so slow that copies take 30 % of the computation. If both go on at the same time, the makespan stays
-# near that without copies; if prefill waits for each copy, it grows by all of them. A GPU decides SS-155; here the mechanism is shown.
+# The link to the host is emulated, so slow that copies take 30 % of the computation. If both go on at the same time, the
+# makespan stays near that without copies; if prefill waits for each copy, it grows by all of them. A GPU decides SS-155; here
+# the mechanism is shown.
 
 # %%
 overlap = engine_experiments.exhibit_overlap(config, pool)
@@ -206,7 +207,7 @@ run.save_figure(
     engine_plots.exhibit_overlap(overlap),
     "overlap",
     overlap,
-    caption="Makespan of prefill with copies over that without, link emulated at 30 % of the computation.",
+    caption="Makespan of prefill with copies over that without, overlapped and blocking; the link is so slow that copies take 30 % of the computation.",
     timed=True,
 )
 overlap.groupby(["layout", "copies"]).ratio.median().unstack()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from paperlab.mist.baselines import systems
 from paperlab.mist.gantt import draw_gantt
 from paperlab.mist.plots import SYSTEM_COLORS
 from paperlab.mist.runtime.trace import LANES
@@ -18,22 +20,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLORS = sns.color_palette("colorblind")
-_LABEL_COLORS = {
-    "forward": _COLORS[0], "backward": _COLORS[1], "recompute": _COLORS[5], "weights": _COLORS[2],
-    "gradients": _COLORS[3], "zero gradients": _COLORS[6], "activations": _COLORS[4], "optimizer": _COLORS[8],
-    "adam": "0.3", "exchange": "0.6", "all-gather": _COLORS[7], "reduce": _COLORS[9],
+# A span's label -> color and name in the legend, in its order: what is computed, then what is moved.
+_LABELS = {
+    "forward": (_COLORS[0], "forward"), "backward": (_COLORS[1], "backward"), "recompute": (_COLORS[5], "recompute"),
+    "zero gradients": (_COLORS[6], "zeroing gradients"), "adam": ("0.3", "Adam"),
+    "exchange": ("0.6", "exchange with the other stage"),
+    "all-gather": (_COLORS[7], "all-gather"), "reduce": (_COLORS[9], "gradient reduction"),
+    "weights": (_COLORS[2], "weights moved"), "gradients": (_COLORS[3], "gradients moved"),
+    "activations": (_COLORS[4], "activations moved"), "optimizer": (_COLORS[8], "optimizer states moved"),
 }  # fmt: skip
+_OFFLOADED = {"wo": "weights", "go": "gradients", "oo": "optimizer states", "ao": "activations"}
+_FAMILIES = {"gpt": "GPT", "llama": "Llama", "falcon": "Falcon"}
 
 
 def _sensitivity(table: pd.DataFrame, x: str, xlabel: str) -> Figure:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for system, part in table.groupby("system", sort=False):
-        axes.plot(part[x], part.sequences_per_s, "o-", color=SYSTEM_COLORS[str(system)], label=system)
+        forced = system == systems.MEGATRON_FORCED  # often equal to the free row: drawn wide, so that both are seen
+        width, size = (4.0, 10) if forced else (1.5, 6)
+        axes.plot(part[x], part.sequences_per_s, "o-", color=SYSTEM_COLORS[str(system)], label=system,
+                  linewidth=width, markersize=size)  # fmt: skip
     values = sorted(table[x].unique())
     axes.set_xscale("log")
     axes.set_xticks(values, [str(value) for value in values])
     axes.minorticks_off()
-    axes.set(xlabel=xlabel, ylabel="sequences/s, predicted", title=f"{table.model.iloc[0]} on L4")
+    axes.set(xlabel=xlabel, ylabel="sequences/s, predicted")
     axes.set_ylim(0, 1.15 * table.sequences_per_s.max())
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     return figure
@@ -42,13 +53,15 @@ def _sensitivity(table: pd.DataFrame, x: str, xlabel: str) -> Figure:
 def exhibit_layers(table: pd.DataFrame) -> Figure:
     """Predicted throughput against depth."""
     figure = _sensitivity(table, "layers", "layers")
-    figure.axes[0].set_title("GPT with hidden size 5120 on 32 L4, 512 sequences")
+    figure.axes[0].set_title("GPT, hidden size 5,120, on 32 L4")
     return figure
 
 
 def exhibit_batch(table: pd.DataFrame) -> Figure:
     """Predicted throughput against the global batch."""
-    return _sensitivity(table, "global_batch", "sequences per iteration")
+    figure = _sensitivity(table, "global_batch", "sequences per iteration")
+    figure.axes[0].set_title(f"{table.model.iloc[0].removeprefix('mist-').upper()} on 32 L4")
+    return figure
 
 
 def exhibit_memory_accuracy(table: pd.DataFrame) -> Figure:
@@ -56,7 +69,7 @@ def exhibit_memory_accuracy(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
     shown = table.assign(
         measured=table.measured_MiB / 1024, predicted=table.predicted_MiB / 1024,
-        model=table.family + ", " + table.attention + " attention",
+        model=table.family.map(_FAMILIES) + ", " + table.attention + " attention",
     )  # fmt: skip
     sns.scatterplot(shown, x="measured", y="predicted", hue="model", style="model", ax=axes, s=45)
     _diagonal(axes, 0.04, "±4 %")
@@ -77,11 +90,13 @@ def _diagonal(axes: Axes, band: float, label: str) -> None:
 def exhibit_time_accuracy(table: pd.DataFrame) -> Figure:
     """Error of predicted iteration times on L4, raw and after the artifact's shift, a row per run."""
     figure, axes = plt.subplots(figsize=(8.5, 4.4), layout="constrained")
-    labels = [f"{row.family} {row.size}, {row.attention}: {row.plan}" for row in table.itertuples()]
+    models = table.family.map(_FAMILIES) + "-" + table["size"].str.upper()
+    labels = models + ", " + table.attention + " attention: " + table.plan
     columns = {"error": "raw", "error_shifted": "mean error subtracted", "error_scaled": "mean ratio divided out"}
     for index, (column, label) in enumerate(columns.items()):
         axes.barh(np.arange(len(table)) + 0.27 * index, 100 * table[column], 0.27, color=_COLORS[index], label=label)
     axes.set_yticks(np.arange(len(table)) + 0.27, labels, fontsize=8)
+    axes.grid(axis="y", visible=False)
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set(xlabel="predicted over measured, less one (%)")
     axes.invert_yaxis()
@@ -92,8 +107,9 @@ def exhibit_time_accuracy(table: pd.DataFrame) -> Figure:
 def exhibit_executed_memory(table: pd.DataFrame) -> Figure:
     """Measured against predicted device peaks of plans that ran here."""
     figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
-    axes.plot(table.measured_MiB, table.published_MiB, "x", color=_COLORS[1], label="published formula")
-    axes.plot(table.measured_MiB, table.predicted_MiB, "o", color=_COLORS[0], markersize=5, label="first pass apart")
+    axes.plot(table.measured_MiB, table.published_MiB, "x", color=_COLORS[1], markersize=7, label="published formula")
+    axes.plot(table.measured_MiB, table.predicted_MiB, "o", color=_COLORS[0], markersize=7, markerfacecolor="none",
+              label="first forward pass told apart")  # fmt: skip
     _diagonal(axes, 0.03, "±3 %")
     axes.set(xlabel="measured (MiB)", ylabel="predicted (MiB)", title=f"Device peaks of {table.plan.nunique()} plans")
     axes.legend(loc="upper left")
@@ -110,12 +126,23 @@ def exhibit_decoupled(table: pd.DataFrame) -> Figure:
         axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
     predicted = table.monolithic_MiB - table.predicted_saved_MiB
     axes.plot(predicted, np.arange(len(table)) + 0.4, "k|", markersize=14, markeredgewidth=2, label="predicted")
-    axes.set_yticks(np.arange(len(table)) + 0.2, table.plan, fontsize=8)
+    axes.set_yticks(np.arange(len(table)) + 0.2, [_offload(plan) for plan in table.plan], fontsize=8)
+    axes.grid(axis="y", visible=False)
     axes.set(xlabel="device peak while the optimizer runs (MiB)")
     axes.margins(x=0.1)
     axes.invert_yaxis()
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3)
     return figure
+
+
+def _offload(plan: str) -> str:
+    """Return in words what tells plans of the optimizer step apart: replicas, ZeRO's level, what is offloaded."""
+    sizes = dict(re.findall(r"\b([A-Z]+)(\d+)", plan))
+    shares = ", ".join(
+        f"{float(share):.0%} of {_OFFLOADED[kind]}" for kind, share in re.findall(r"\b(\wo)([\d.]+)", plan)
+    )
+    where = "one rank" if sizes["DP"] == "1" else f"{sizes['DP']} replicas, ZeRO-{sizes['Z']}"
+    return f"{where}, offloaded:\n{shares}"
 
 
 def exhibit_lanes(table: pd.DataFrame) -> Figure:
@@ -124,10 +151,13 @@ def exhibit_lanes(table: pd.DataFrame) -> Figure:
     own = own.assign(start_s=own.start_s - own.start_s.min(), stop_s=own.stop_s - own.start_s.min())
     lanes = [lane for lane in LANES if lane in set(own.lane)]
     figure, axes = plt.subplots(figsize=(11, 0.5 * len(lanes) + 1.4), layout="constrained")
-    for label, part in own.groupby("label", sort=False):
+    for label, (color, name) in _LABELS.items():
+        part = own[own.label == label]
+        if part.empty:
+            continue
         axes.barh(
             [lanes.index(lane) for lane in part.lane], 1e3 * (part.stop_s - part.start_s), left=1e3 * part.start_s,
-            color=_LABEL_COLORS[str(label)], label=label, height=0.8, linewidth=0,
+            color=color, label=name, height=0.8, linewidth=0,
         )  # fmt: skip
     axes.set_yticks(range(len(lanes)), lanes)
     axes.invert_yaxis()
@@ -153,13 +183,13 @@ def exhibit_pipeline(table: pd.DataFrame) -> Figure:
 def exhibit_overlap(table: pd.DataFrame) -> Figure:
     """Times of a product loop and a copy loop, alone and together; a point per repeat."""
     names = {
-        "compute_s": "products alone", "copy_s": "copies alone",
-        "serial_s": "both, one lane", "overlapped_s": "both, two lanes",
+        "compute_s": "matrix products alone", "copy_s": "copies alone",
+        "serial_s": "both, one after the other", "overlapped_s": "both, side by side",
     }  # fmt: skip
     long = table.melt(id_vars="repeat", value_vars=list(names), var_name="what", value_name="seconds")
     long = long.assign(what=long.what.map(names), ms=1e3 * long.seconds)
     figure, axes = plt.subplots(figsize=(6.5, 3), layout="constrained")
-    sns.stripplot(long, y="what", x="ms", hue="what", ax=axes, legend=False, palette=_COLORS[:4], jitter=False, size=7)
+    sns.stripplot(long, y="what", x="ms", ax=axes, color=_COLORS[0], jitter=False, size=7, alpha=0.7)
     axes.set(xlabel="milliseconds", ylabel="", xlim=(0, None))
     return figure
 

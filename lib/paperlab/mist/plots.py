@@ -35,6 +35,7 @@ def exhibit_search_space(table: pd.DataFrame) -> Figure:
         bars = axes.barh(np.arange(len(table)) + 0.4 * index, table[column], 0.4, color=_COLORS[index], label=label)
         axes.bar_label(bars, labels=[f"{value:,.0f}" for value in table[column]], padding=3, fontsize=8)
     axes.set_yticks(np.arange(len(table)) + 0.2, table.space)
+    axes.grid(axis="y", visible=False)
     axes.set(xscale="log", xlabel="choices", title="Search space of GPT-22B on 4 × 8 GPUs, 512 sequences")
     axes.set_xlim(right=40 * table.reachable.max())
     axes.invert_yaxis()
@@ -48,10 +49,7 @@ def exhibit_schedule(table: pd.DataFrame) -> Figure:
     draw_gantt(axes, table)
     axes.set_title("The tuned GPT-7B plan, first eight micro-batches (numbers)", loc="left")
     axes.set_xlabel("seconds")
-    labels = {"first extra": "what only the first micro-batch carries"}
-    handles, names = axes.get_legend_handles_labels()
-    texts = [labels.get(name, name) for name in names]
-    axes.legend(handles, texts, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
     return figure
 
 
@@ -62,10 +60,12 @@ def exhibit_slots(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(9, 0.42 * len(shown) + 1.2), layout="constrained")
     left = np.zeros(len(shown))
     for name, color in RESOURCES.items():
-        axes.barh(labels, shown[f"{name}_ms"], left=left, color=color, label=name.replace("_", " "), height=0.65)
+        text = name.replace("to_", "copy to ")
+        axes.barh(labels, shown[f"{name}_ms"], left=left, color=color, label=text, height=0.65)
         left += shown[f"{name}_ms"].to_numpy()
     axes.plot(shown.together_ms, labels, "k|", markersize=16, markeredgewidth=2, label="all at once (model)")
     axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
     axes.set_xlabel("milliseconds of one block")
     axes.set_title("Stacked: one after the other. Mark: overlapped", loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -80,7 +80,8 @@ def exhibit_memory(table: pd.DataFrame) -> Figure:
     wide = pd.concat([wide[order[:8]], wide[order[8:]].sum(axis=1).rename("everything else")], axis=1)
     figure, axes = plt.subplots(figsize=(10, 4.2), layout="constrained")
     wide.plot.bar(stacked=True, ax=axes, width=0.75, rot=0, color=[*_COLORS[:8], "0.7"])
-    axes.set(ylabel="GiB", xlabel="", title="Both peaks of every stage of the tuned GPT-7B plan")
+    axes.grid(axis="x", visible=False)
+    axes.set(ylabel="GiB on one GPU", xlabel="", title="Both peaks of every stage of the tuned GPT-7B plan")
     axes.tick_params(axis="x", labelsize=8)
     handles, names = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], names[::-1], loc="upper left", bbox_to_anchor=(1, 1))
@@ -91,6 +92,7 @@ def _held_out(axes: Axes, table: pd.DataFrame, x: str) -> None:
     sns.barplot(table.assign(percent=100 * table.mean_error), x=x, y="percent", hue="model", ax=axes, errorbar=None)
     for bars in axes.containers:
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)  # type: ignore[arg-type]
+    axes.margins(y=0.1)
     axes.set(xlabel="", ylabel="mean error on held-out points (%)")
     axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
 
@@ -98,9 +100,9 @@ def _held_out(axes: Axes, table: pd.DataFrame, x: str) -> None:
 def exhibit_interference(table: pd.DataFrame) -> Figure:
     """Held-out error of the fitted model and of two simpler ones, per published set of factors."""
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    names = {"l4": "factors of the L4 cluster", "a100": "of the A100 cluster", "l4_readme": "of the README's L4 node"}
+    names = {"l4": "L4 cluster", "a100": "A100 cluster", "l4_readme": "README's L4 node"}
     _held_out(axes, table.assign(of=table.points_of.map(names)), "of")
-    axes.set_title("Made-up points with 1 % noise, from published factors")
+    axes.set_title("Made-up points with 1 % noise, from the factors published for each")
     return figure
 
 
@@ -108,7 +110,7 @@ def exhibit_interference_cpu(table: pd.DataFrame) -> Figure:
     """The same on points measured here."""
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
     _held_out(axes, table.assign(of=""), "of")
-    axes.set_title("A product beside two copies, in threads of this machine")
+    axes.set_title("A matrix product beside two copies, in threads of this machine", loc="left", fontsize=10)
     return figure
 
 
@@ -138,10 +140,11 @@ def exhibit_fronts(table: pd.DataFrame) -> Figure:
     left.bar([str(count) for count in kept.index], kept, color=_COLORS[0], label="kept by sampling")
     front = table.front_per_cell.mean()
     left.axhline(front, color=_COLORS[1], label=f"on the full front ({front:.0f})")
-    left.set(xlabel="values of α", ylabel="points per cell", ylim=(0, 1.35 * front))
+    left.set(xlabel="number of weights α tried", ylabel="points kept per front", ylim=(0, 1.35 * front))
+    left.grid(axis="x", visible=False)
     left.legend(loc="upper left")
     sns.stripplot(table.assign(percent=100 * table.loss), x="alphas", y="percent", ax=right, color=_COLORS[0])
-    right.set(xlabel="values of α", ylabel="iteration time lost (%)", ylim=(0, None))
+    right.set(xlabel="number of weights α tried", ylabel="iteration time lost (%)", ylim=(-0.2, None))
     return figure
 
 
@@ -151,7 +154,7 @@ def _end_to_end(table: pd.DataFrame, title: str) -> Figure:
     figure, panels = plt.subplots(rows, 1, figsize=(width, 3.2 * rows + 0.8), squeeze=False, layout="constrained")
     for axes, family in zip(panels[:, 0], families, strict=True):
         part = table[table.family == family]
-        labels = part["size"] + "\n" + part.gpus.astype(str) + " GPUs"
+        labels = part["size"].str.upper() + "\n" + part.gpus.astype(str) + " GPUs"
         sns.barplot(part.assign(at=labels), x="at", y="over_forced", hue="system", ax=axes, palette=SYSTEM_COLORS)
         axes.bar_label(axes.containers[-1], fmt="%.2f", fontsize=8, padding=2)
         axes.axhline(1, color="0.3", linewidth=0.8)
@@ -160,7 +163,7 @@ def _end_to_end(table: pd.DataFrame, title: str) -> Figure:
         axes.get_legend().remove()
         axes.margins(y=0.1)
     handles, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", fontsize=8)
+    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 
@@ -184,7 +187,8 @@ def exhibit_breakdown(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     bars = axes.barh(table.space, table.iteration_s.iloc[0] / table.iteration_s, color=_COLORS[0])
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes.set(xlabel="predicted speed over that of the first space", title="GPT on L4: what each dimension adds")
+    axes.set(xlabel="predicted speed over that of the first space", title="GPT on L4: the best plan as the space grows")
+    axes.grid(axis="y", visible=False)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     return figure
@@ -197,8 +201,9 @@ def figure_16(table: pd.DataFrame) -> Figure:
     axes.barh(table.space, table.solver_s, left=table.evaluation_s, color=_COLORS[1], label="solving for stages")
     for index, (seconds, count) in enumerate(zip(table.tuning_s, table.evaluated, strict=True)):
         axes.text(seconds, index, f"  {count:,} evaluated", va="center", fontsize=8)
+    axes.grid(axis="y", visible=False)
     axes.set(xlabel="seconds on this machine", title="Tuning time as the space grows")
-    axes.set_xlim(right=1.35 * table.tuning_s.max())
+    axes.set_xlim(right=1.45 * table.tuning_s.max())
     axes.invert_yaxis()
     axes.legend(loc="lower left", bbox_to_anchor=(0.5, 0.55))
     return figure

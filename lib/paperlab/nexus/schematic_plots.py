@@ -51,7 +51,7 @@ def _draw_devices(axes: Axes, lanes: pd.DataFrame) -> None:
     for index, (resource, on_device) in enumerate(compute.groupby("resource", sort=False)):
         left = 1.2 * index
         axes.add_patch(Rectangle((left, 0), 1, 1, facecolor="none", edgecolor="0.4"))
-        axes.text(left + 0.5, 1.03, str(resource), ha="center", fontsize=8, color="0.4")
+        axes.text(left + 0.5, 1.03, str(resource).replace("gpu", "GPU "), ha="center", fontsize=8, color="0.4")
         for lane in on_device.to_dict("records"):
             _box(
                 axes,
@@ -60,7 +60,7 @@ def _draw_devices(axes: Axes, lanes: pd.DataFrame) -> None:
                 LANE_COLORS[lane["lane"]],
             )
             left += lane["share"]
-        _box(axes, (1.2 * index + 0.03, 0.07, 0.94, 0.3), "weights, paged KV", MEMORY_COLOR)
+        _box(axes, (1.2 * index + 0.03, 0.07, 0.94, 0.3), "weights, paged KV cache", MEMORY_COLOR)
     for index, copy in enumerate(lanes[lanes.kind == "copy"].to_dict("records")):
         arrow = {"arrowstyle": "->", "lw": 2, "color": "0.3"}
         axes.annotate("", (1.2 * index + 1.24, 0.22), (1.2 * index + 0.96, 0.22), arrowprops=arrow)

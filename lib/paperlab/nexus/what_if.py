@@ -47,9 +47,9 @@ def draw_split(axes: Axes, beta: float, decode_batch: int, alpha: float) -> None
         axes.axhline(slack, color=colors[phase], linestyle=":", linewidth=1)
     for target, percent in picked(decode_batch, alpha, beta).items():
         axes.axvline(percent, color=colors[target], linestyle="--", label=f"{target} first: {percent} %")
-    axes.set(ylim=(0.9, 3), xlabel="prefill's share (%)", ylabel="over the whole device's")
+    axes.set(ylim=(0.9, 3), xlabel="prefill's share (%)", ylabel="latency over the whole device's")
     axes.set_title(f"α = {alpha:g}, β = {beta:g}, {decode_batch} sequences", fontsize=10)
-    axes.legend(fontsize=7, loc="upper center")
+    axes.legend(fontsize=7, loc="center left", frameon=True)
 
 
 def _decode(batch: int) -> StepShape:

@@ -39,6 +39,7 @@ def exhibit_phase_times(table: pd.DataFrame) -> Figure:
     middle = total.mean()
     axes.errorbar(range(len(middle)), middle, [middle - total.min(), total.max() - middle], fmt="none", ecolor="0.2",
                   capsize=4, label="least to largest")  # fmt: skip
+    axes.grid(axis="x", visible=False)
     axes.set(xlabel="", ylabel="makespan (s)")
     axes.legend(title=None, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return figure
@@ -51,7 +52,8 @@ def exhibit_breakdown(table: pd.DataFrame) -> Figure:
     for axes, phase in zip(panels, ("prefill", "decode"), strict=True):
         means = table[table.phase == phase].groupby("layout")[list(columns)].mean().rename(columns=columns)
         means.plot.bar(stacked=True, ax=axes, color=list(PARTS.values()), rot=0, legend=phase == "decode")
-        axes.set(title=phase, xlabel="", ylabel="rank-seconds", ylim=(0, 1.05 * means.sum(axis=1).max()))
+        axes.grid(axis="x", visible=False)
+        axes.set(title=phase, xlabel="", ylabel="seconds, sum of both ranks", ylim=(0, 1.05 * means.sum(axis=1).max()))
     panels[1].legend(title=None, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return figure
 
@@ -63,6 +65,7 @@ def exhibit_reload(table: pd.DataFrame) -> Figure:
         medians = 1e3 * table.groupby("sequences")[column].median()
         (line,) = axes.plot(medians.index, medians, marker="o", label=label)
         axes.scatter(table.sequences, 1e3 * table[column], s=9, color=line.get_color(), alpha=0.6)
+    axes.scatter([], [], s=9, color="0.4", label="one run (large: median)")
     ticks = sorted(table.sequences.unique())
     axes.set(xscale="log", xlabel="sequences of 128 tokens", ylabel="time of the slowest rank (ms)", ylim=(0, None))
     axes.set_xticks(ticks, ticks)
@@ -79,7 +82,8 @@ def exhibit_schedulers(table: pd.DataFrame) -> Figure:
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         sns.lineplot(named, x="host_share", y=column, hue="policy", style="policy", markers=True, dashes=False, ax=axes,
                      errorbar=("pi", 100), legend=column == "makespan_s")  # fmt: skip
-        axes.set(xlabel="host tier over prompts' keys and values", ylabel=label, ylim=(0, None))
+        axes.set(xlabel="host memory over what all prompts need", ylabel=label, ylim=(0, None))
+        axes.set_xticks(sorted(table.host_share.unique()))
     panels[0].legend(title=None, fontsize=8)
     return figure
 
@@ -91,20 +95,21 @@ def exhibit_overlap(table: pd.DataFrame) -> Figure:
     sns.stripplot(shown, x="copies", y="ratio", hue="layout", dodge=True, size=7, ax=axes)
     axes.axhline(1, color="0.4", linewidth=0.8)
     axes.axhline(1 + table.copy_share.iloc[0], color="0.4", linewidth=0.8, linestyle=":")
-    axes.text(-0.48, 1 + table.copy_share.iloc[0], "all copies added", fontsize=8, va="bottom", color="0.3")
+    axes.text(-0.48, 1 + table.copy_share.iloc[0], "all copies waited for", fontsize=8, va="bottom", color="0.3")
     low, high = min(0.9, 0.95 * shown.ratio.min()), max(1.4, 1.05 * shown.ratio.max())
-    axes.set(xlabel="", ylabel="makespan over no copies", ylim=(low, high))
-    axes.legend(title=None)
+    axes.set(xlabel="", ylabel="makespan over that without copies", ylim=(low, high))
+    axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
 def exhibit_prediction(table: pd.DataFrame) -> Figure:
     """Simulated against measured makespans of unseen runs, with a band of 20 %."""
     figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
-    sns.scatterplot(table, x="measured_s", y="simulated_s", hue="way", style="workload", s=50, ax=axes)
+    shown = table.rename(columns={"way": "layouts"})
+    sns.scatterplot(shown, x="measured_s", y="simulated_s", hue="layouts", style="workload", s=50, ax=axes)
     high = 1.1 * max(table.measured_s.max(), table.simulated_s.max())
     axes.plot([0, high], [0, high], color="0.5", linewidth=0.8)
-    axes.fill_between([0, high], [0, 0.8 * high], [0, 1.2 * high], color="0.9", zorder=0)
+    axes.fill_between([0, high], [0, 0.8 * high], [0, 1.2 * high], color="0.9", zorder=0, label="±20 %")
     axes.set(xlim=(0, high), ylim=(0, high), xlabel="measured makespan (s)", ylabel="simulated makespan (s)")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from paperlab.seesaw.sweep_plots import (
+    WORKLOADS,
     exhibit_calibration,
     exhibit_policies,
     figure_10,
@@ -33,6 +34,7 @@ BLUE, ORANGE, GREEN, GRAY = "#0173b2", "#de8f05", "#029e73", "#949494"
 PARTS = {"communication": ORANGE, "compute": BLUE, "weight transfer": GREEN}
 BARS = {"weight load": GREEN, "compute": BLUE, "all-reduce": ORANGE}
 KINDS = {"prefill": BLUE, "swap-out": GREEN, "load": GRAY, "decode": ORANGE, "swap-in": "#cc78bc"}
+TEXTS = {"load": "reload of the weights"}
 
 
 def figure_1(table: pd.DataFrame) -> Figure:
@@ -41,7 +43,8 @@ def figure_1(table: pd.DataFrame) -> Figure:
     for axes, phase in zip(panels, ("prefill", "decode"), strict=True):
         part = table[table.phase == phase].sort_values("tp").pivot_table("normalized", "layout", "part", sort=False)
         part[list(PARTS)].plot.bar(stacked=True, ax=axes, color=list(PARTS.values()), legend=phase == "decode", rot=0)
-        axes.set(title=phase, xlabel="", ylabel="time over the slowest layout's")
+        axes.set(title=phase, xlabel="", ylabel="time over the slowest layout's", ylim=(0, 1.05))
+        axes.grid(axis="x", visible=False)
     panels[1].legend(title=None)
     return figure
 
@@ -76,13 +79,13 @@ def _tiers(axes: Axes, part: pd.DataFrame) -> None:
     axes.step(part.time_s, part.host, where="post", color=ORANGE, linewidth=1, label="on the host")
     high = max(part.gpu.max(), part.host.max())
     axes.fill_between(part.time_s, 0, high, where=part.phase == "prefill", step="post", color="0.9", label="prefill")
-    axes.set(ylabel="sequences", ylim=(0, 1.05 * high))
+    axes.set(ylabel="sequences", xlim=(0, None), ylim=(0, 1.05 * high))
     axes.grid(visible=False)
 
 
 def figure_3(table: pd.DataFrame) -> Figure:
     """Two GPUs, two micro-batches: bars by cause for T2 and P2 in each phase."""
-    figure, panels = plt.subplots(2, 2, figsize=(11, 3.8), sharex="row", layout="constrained")
+    figure, panels = plt.subplots(2, 2, figsize=(11, 4.2), sharex="row", layout="constrained")
     for row, phase in zip(panels, ("prefill", "decode"), strict=True):
         for axes, layout in zip(row, ("T2", "P2"), strict=True):
             for item in rows_of(table[(table.phase == phase) & (table.layout == layout)]):
@@ -93,7 +96,7 @@ def figure_3(table: pd.DataFrame) -> Figure:
             axes.set_yticks([0, 1], ["GPU 1", "GPU 0"])
             axes.set_title(f"{phase}, {'TP 2' if layout == 'T2' else 'PP 2'}", fontsize=10)
             axes.grid(visible=False)
-    for axes in panels[1]:
+    for axes in panels.flat:
         axes.set_xlabel("time (ms)")
     handles = [Patch(color=color, label=part) for part, color in BARS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8)
@@ -110,7 +113,7 @@ def figure_4(table: pd.DataFrame) -> Figure:
         long = part.melt("lengths", list(bars), "side", "rate").replace({"side": bars})
         sns.barplot(long, x="lengths", y="rate", hue="side", ax=axes, legend=link == "nvlink")
         axes.set(
-            title=f"8 x A100-40GB over {'NVLink' if link == 'nvlink' else 'PCIe'}",
+            title=f"8 × A100-40GB over {'NVLink' if link == 'nvlink' else 'PCIe'}",
             xlabel="",
             ylabel="requests per second",
         )
@@ -150,10 +153,9 @@ def figure_7(table: pd.DataFrame) -> Figure:
             color = sns.color_palette("colorblind")[row.gpu]
             axes.broken_barh([(first, last - first + 1)], (low, high - low + 1), facecolor=color, edgecolor="white")
             text = f"GPU {row.gpu}: {row.bytes / 2**20:.0f} MiB"
-            axes.text((first + last + 1) / 2, (low + high + 1) / 2, text, ha="center", va="center", fontsize=7,
-                      rotation=0 if last - first > 2 else 90)  # fmt: skip
-        axes.set(title=f"{direction} ({row.layout})", xlabel="key/value heads", ylabel="layers")
-        axes.invert_yaxis()
+            axes.text((first + last + 1) / 2, (low + high + 1) / 2, text, ha="center", va="center", fontsize=8,
+                      color="white", weight="bold", rotation=0 if last - first > 2 else 90)  # fmt: skip
+        axes.set(title=f"{direction} ({row.layout})", xlabel="key/value heads", ylabel="layers", ylim=(high + 1, 0))
         axes.grid(visible=False)
     return figure
 
@@ -175,13 +177,13 @@ def figure_8(table: pd.DataFrame) -> Figure:
             [(row.start_s, row.end_s - row.start_s)],
             (low, 0.8),
             facecolor=KINDS[row.kind],
-            edgecolor="white",
-            linewidth=0.2,
+            edgecolor=KINDS[row.kind] if row.kind == "swap-in" else "white",  # too short to be seen in a white edge
+            linewidth=0.8 if row.kind == "swap-in" else 0.2,
         )
     axes.set_yticks(range(len(places)), places[::-1])
-    axes.set(xlabel="time (s)")
+    axes.set(xlabel="time (s)", xlim=(0, None))
     axes.grid(axis="y", visible=False)
-    handles = [Patch(color=color, label=kind) for kind, color in KINDS.items()]
+    handles = [Patch(color=color, label=TEXTS.get(kind, kind)) for kind, color in KINDS.items()]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize=8)
     return figure
 
@@ -191,6 +193,6 @@ def figure_9(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     for axes, name in zip(panels, ("arxiv", "sharegpt"), strict=True):
         sns.lineplot(table[table.workload == name], x="tokens", y="density", hue="side", ax=axes)
-        axes.set(title=name, xlim=(0, 4200), ylim=(0, None), xlabel="tokens", ylabel="density")
+        axes.set(title=WORKLOADS[name], xlim=(0, 4200), ylim=(0, None), xlabel="tokens", ylabel="density per token")
         axes.legend(title=None)
     return figure

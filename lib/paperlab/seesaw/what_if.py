@@ -40,5 +40,5 @@ def draw_rates(axes: Axes, link_factor: float, output: int, device: str = "A10")
     table.columns = ["prefill", "decode"]
     table.plot.bar(stacked=True, ax=axes, color=["#0173b2", "#de8f05"], rot=0)
     axes.set(xlabel="", ylabel="seconds per request, phases apart")
-    axes.set_title(f"{device}, link x{link_factor:g}, {PROMPT} in, {output} out", fontsize=9)
+    axes.set_title(f"{device}, link ×{link_factor:g}, {PROMPT} in, {output} out", fontsize=9)
     axes.legend(fontsize=7)

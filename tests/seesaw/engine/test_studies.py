@@ -149,7 +149,7 @@ def test_a_trace_draws_and_saves(two, tmp_path):
     figure, axes = plt.subplots()
     trace.draw(axes)
     labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert labels == [f"rank {rank} {lane}" for rank in (1, 0) for lane in ("in", "out", "compute")]
+    assert labels == [f"rank {rank} {lane}" for rank in (1, 0) for lane in ("from host", "to host", "compute")]
     plt.close(figure)
     events = json.loads(trace.save(tmp_path / "a trace.json").read_text())["traceEvents"]
     assert len(events) == len(trace.table())

@@ -23,7 +23,9 @@ COLORS = {
     "prefill": "#0173b2", "decode": "#de8f05", "mixed": "#949494", "wait": "#ececec", "swap-out": "#029e73",
     "swap-in": "#56b4e9", "load": "#cc3311", "qkv": "#332288", "attention": "#7fb8d8",
 }  # fmt: skip
+TEXTS = {"load": "load weights", "qkv": "keys and values made", "attention": "rest of the layer"}  # for the legend
 LANES = ("compute", "layers", "out", "in")
+_AXIS = {"out": "to host", "in": "from host"}
 COUNTS = (
     "forwards", "prefill_tokens", "decode_tokens", "mixed_tokens", "all_reduce", "all_reduce_bytes", "all_gather",
     "sent", "sent_bytes", "kv_out_bytes", "kv_in_bytes", "loads", "weight_bytes",
@@ -138,10 +140,10 @@ class Trace:
             bar = (row["start_s"], row["end_s"] - row["start_s"])
             axes.broken_barh([bar], (low, 0.8), facecolor=COLORS[row["kind"]], edgecolor="white", linewidth=0.2)
         axes.set(xlim=(start_s, end_s), ylim=(-0.6, len(lanes) - 0.4), xlabel="time (s)")
-        axes.set_yticks(range(len(lanes)), [f"rank {rank} {lane}" for rank, lane in reversed(lanes)])
+        axes.set_yticks(range(len(lanes)), [f"rank {rank} {_AXIS.get(lane, lane)}" for rank, lane in reversed(lanes)])
         axes.grid(axis="y", visible=False)
         kinds = [kind for kind in COLORS if kind in set(table["kind"])]
-        handles = [Patch(color=COLORS[kind], label=kind) for kind in kinds]
+        handles = [Patch(color=COLORS[kind], label=TEXTS.get(kind, kind)) for kind in kinds]
         axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(kinds), fontsize=8)
 
     def save(self, path: Path | str) -> Path:
