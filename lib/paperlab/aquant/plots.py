@@ -22,7 +22,8 @@ def exhibit_border(table: pd.DataFrame) -> Figure:
         left.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
     left.set(title="The border, a function of the activation", xlabel="activation u, in steps", ylabel="border B")
     right.set(title="What becomes of 2-bit rounding", xlabel="activation u, in steps", ylabel="level (lines set apart)")
-    left.legend()
+    right.set_yticks(range(int(table.level.max()) + 1))
+    left.legend(loc="upper left", bbox_to_anchor=(0, 0.88))
     return figure
 
 
@@ -33,12 +34,13 @@ def exhibit_product_error(table: pd.DataFrame) -> Figure:
     for axes, (name, part), color in zip(panels, groups, _COLORS, strict=False):
         axes.plot(part.u, part.error, ".", color=color, markersize=1.5)
         axes.axhline(0, color="0.4", linewidth=0.8)
-        axes.axhline(part.error.mean(), color="k", linewidth=1.2, linestyle="--")
+        axes.axhline(part.error.mean(), color="k", linewidth=1.2, linestyle="--", label="mean")
         axes.set(xlabel="activation u, in steps")
         axes.set_title(
             f"{name}\nmean {part.error.mean():+.3f}, mean |error| {part.error.abs().mean():.3f}", fontsize=10
         )
     panels[0].set_ylabel("x̂ŵ − xw, in steps·|w|")
+    panels[0].legend(loc="upper left")
     return figure
 
 

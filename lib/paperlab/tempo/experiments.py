@@ -19,7 +19,7 @@ from paperlab.tempo.studies import gelu_study, memory_study, published
 from paperlab.tempo.studies.layernorm_error import error_table
 from paperlab.tempo.training import finetuning, pretraining
 
-CPU, ANALYTIC, PAPER = "measured-cpu", "analytic", "paper"
+CPU, ANALYTIC = "measured-cpu", "analytic"
 GIB = 2**30
 LAYER = LayerShape(1, 512, 1024, 16)  # one layer of BERT-Large at the paper's longer sequences, per sample
 PEERS = ("eager, paper era", "eager, modern", "checkpoint", "SDPA", "Tempo", "Tempo on SDPA")
