@@ -85,5 +85,6 @@ def browser():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    opened.command_executor.client_config.timeout = 300  # seconds; a busy machine runs a notebook slowly
     yield opened
     opened.quit()
