@@ -64,7 +64,9 @@ run_graph() {
     local parallel=(--cores "${jobs:-all}")
     # On a cluster jobs are counted, not cores; here the same option would lift the limit on cores.
     case " $* " in *" --executor "*) parallel+=(--jobs "${jobs:-unlimited}") ;; esac
-    (cd "$root" && "$python" -m snakemake "${parallel[@]}" --config "${config[@]}" --quiet rules host \
+    # Our lock ends with the run. Snakemake's own would outlive a kill, and the next run would refuse to start.
+    (cd "$root" && "$python" -m paperlab.lab.alone "$root" \
+        "$python" -m snakemake --nolock "${parallel[@]}" --config "${config[@]}" --quiet rules host \
         --rerun-incomplete "$@")
     "$python" -m paperlab.lab.cli report --profile "$profile"
 }

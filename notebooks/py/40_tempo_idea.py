@@ -11,7 +11,7 @@
 #    dropout recomputed inside the attention;
 # 3. tell when such a trick saves nothing, and why "2x" depends on the baseline.
 #
-# Cost: under a minute and 1.5 GiB in every profile, on any CPU. Workshop: 45 to 60 minutes with the exercises.
+# Cost: under a minute and 1 GiB in every profile, on any CPU. Workshop: 45 to 60 minutes with the exercises.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu

@@ -5,13 +5,13 @@
 # arXiv 2208.11945v3.
 #
 # The body of the paper could not be read. What follows is an independent re-derivation from the abstracts of its three
-# versions, beside the methods it competes with. After this notebook you can
+# versions, beside the methods it competes with; S-01 to S-08 in the ledger stand for its unread tables and figures. After this notebook you can
 #
 # 1. say why rounding an activation to the nearest integer is not optimal once weights are quantized;
 # 2. derive the border that is, for one product and for a whole column of weights;
 # 3. quantize a network with five methods, read what each unit did, and export the border as a table of thresholds.
 #
-# Cost: about 3 minutes and 1.5 GiB in every profile, on any CPU. Workshop: 60 minutes with the exercises.
+# Cost: half a minute and 1 GiB in every profile, on any CPU; two minutes more the first time, when a small net is trained. Workshop: 60 minutes with the exercises.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu
@@ -83,7 +83,7 @@ run.save_figure(
     plots.exhibit_product_error(errors),
     "product_error",
     errors,
-    caption="Error of a product along the activation, for a weight that is 10 % too large (slot S-03).",
+    caption="Error of a product along the activation, for a weight that is 10 % too large; dashed: its mean (S-03).",
 )
 
 # %%
@@ -98,7 +98,7 @@ theorems.pivot_table(
 
 # %% [markdown]
 # Both theorems of the abstract hold, against brute force over both neighbors: the first border has the least error, the second
-# no bias. The second holds while the border stays inside a cell, that is for weights off by a few percent; at 30 % it leaves
+# no bias. The second holds while the border stays inside a cell, here for weights off by up to 10 %; at 30 % it leaves
 # [0, 1] and a bias remains.
 
 # %%
@@ -177,7 +177,7 @@ run.save_figure(
     plots.exhibit_border(curves),
     "border",
     curves,
-    caption="Borders along the activation and the staircases they make (slot S-02).",
+    caption="Borders along the activation and the staircases they make (S-02).",
 )
 
 # %% [markdown]

@@ -152,7 +152,7 @@ run.save_figure(
     plots.exhibit_orientations(orientations),
     "orientations",
     orientations,
-    caption="Angle between random orientations and their class, with and without the symmetry of the jaws.",
+    caption="Angle between random orientations and their class: share of orientations below each angle.",
 )
 record(findings.orientation_findings(orientations), "simulated")
 orientations.groupby(["views", "angles", "symmetry"])[["error_deg", "right_view"]].mean().round(2)
@@ -173,7 +173,7 @@ run.save_figure(
     plots.table_labels(counts),
     "labels_figure",
     counts,
-    caption="Share of entries that are positive.",
+    caption="Share of entries that are positive: gray derived from the paper's totals, blue counted on generated frames.",
 )
 record(findings.label_findings(), "analytic")
 
@@ -213,7 +213,8 @@ run.save_figure(
 #
 # ## 6. Fast Analytic Searching
 #
-# What is missing is how wide to open and how far to go. Ten openings and five distances are tried, and whatever touches the
+# A *seed* is one of the best entries of the heatmap: an orientation and a grasp point. What is missing is how wide to open and
+# how far to go. Ten openings and five distances are tried, and whatever touches the
 # observed cloud is out.
 #
 # ### Exercise 3: a collision
@@ -265,7 +266,7 @@ run.save_figure(
     pictures.fas_candidates(found, rgbd_grasp.Search()),
     "candidates",
     material.trained_net(spec).history.tail(1).assign(evidence="measured-cpu", **found.counts),
-    caption="Verdicts on the 50 candidates of four seeds; the chosen one is framed.",
+    caption="Verdicts on the 50 candidates of four seeds, numbered by score from 0; the chosen one is framed.",
 )
 found.counts
 
@@ -321,7 +322,7 @@ exercises.check_ap(ap)
 print("right: ten perfect grasps and nothing else give", round(ap(np.full(10, 0.2)), 1))
 
 # %% [markdown]
-# So a scene with one object cannot give more than 51, whatever the method. And force closure is a cone: jaws that close beside
+# So a scene with one object cannot give more than 51.4, whatever the method. And force closure is a cone: jaws that close beside
 # the middle of a ball need more friction. Signed distances, which the evaluator uses, are a step off near the edge of a cone.
 
 # %%
@@ -351,13 +352,15 @@ from paperlab.rgbd_grasp.scenes import make_scene, object_ids
 pile = make_scene(100, material.SEED, object_ids("seen"), material.SIZES.objects)
 ranked = prediction.grasps if len(prediction.grasps) else labels
 film, outcome = film_pick(pile, ranked[:1].transform(view.table_from_camera)[0])
+ends = "lifted" if outcome.success else "not lifted"
+phases = [name for name, _ in film[:-1]] + [ends]
 run.save_figure(
-    draw_film(film),
+    draw_film(film, [f"{number}  {name}" for number, name in enumerate(phases, start=1)]),
     "film",
     architecture.head(1)[["net"]].assign(evidence="simulated", success=outcome.success),
-    caption="The net's best grasp carried out in MuJoCo.",
+    caption=f"The net's best grasp carried out in MuJoCo: {ends}.",
 )
-print("lifted" if outcome.success else "not lifted")
+print(ends)
 
 # %% [markdown]
 # ## Checked against the paper, and where next

@@ -23,6 +23,7 @@ from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 
 from paperlab.lab import scorecard, start
+from paperlab.lab.book import TITLES
 from paperlab.lab.claims import Verdict
 
 run = start("90_scorecard", profile, seed)
@@ -32,7 +33,7 @@ judgments = scorecard.judge_all(scorecard.scorecard_folders(profile))
 # ## Counts
 #
 # *The paper* is what the paper itself says; *related* is what its released code and README say, and what follows from its
-# method and is checked here.
+# method and is checked here. All claims of *across* are ours.
 
 # %%
 summary = scorecard.summary(judgments)
@@ -44,22 +45,28 @@ run.save_table(
 )
 
 # %%
+colorblind = sns.color_palette("colorblind")
 VERDICT_COLORS = dict(
-    zip(map(str, Verdict), sns.color_palette("colorblind", len(Verdict)), strict=True)
+    zip(map(str, Verdict), [colorblind[i] for i in (2, 8, 3, 9, 7, 5)], strict=True)
 )
-labels = summary.system + ", " + summary.origin.map({"paper": "the paper", "related": "related"})
-counts = summary.set_index(labels.rename("claims of"))[[str(verdict) for verdict in Verdict]]
+shown = summary[summary.claims > 0]
+labels = (
+    shown.system.map(TITLES) + ", " + shown.origin.map({"paper": "the paper", "related": "related"})
+)
+counts = shown.set_index(labels.rename("claims of"))[[str(verdict) for verdict in Verdict]]
 counts = counts.loc[:, counts.sum() > 0]
 figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(counts)), layout="constrained")
 counts.plot.barh(stacked=True, ax=axes, color=[VERDICT_COLORS[name] for name in counts], width=0.6)
 axes.set(title="Verdicts by paper", xlabel="claims", ylabel="")
+axes.invert_yaxis()
+axes.grid(visible=False, axis="y")
 axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 run.save_figure(
     figure,
     "summary_figure",
     counts.reset_index(),
     evidence="analytic",
-    caption="The same counts as bars.",
+    caption="Claims by verdict, by system, what the paper says apart from what is related to it.",
 )
 
 # %% [markdown]

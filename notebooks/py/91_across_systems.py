@@ -78,13 +78,13 @@ run.save_figure(
     plots.exhibit_layer_bytes(layers),
     "exhibit_layer_bytes",
     layers,
-    caption="KiB that a layer keeps per token, with the framework's operators and with Tempo's.",
+    caption="KiB that a layer keeps per token, plain and with Tempo's operators, by model family and kind of attention.",
 )
 plt.show()
 record(findings.layer_findings(layers), "analytic", "exhibit_layer_bytes")
 
 # %% [markdown]
-# Beside flash attention a quarter of a GPT layer's bytes go: the GELU's input but for a byte per element, and both LayerNorms' inputs. A Llama
+# *Flash* attention keeps no attention map; *math* attention, written out in matrix products, does. Beside flash attention a quarter of a GPT layer's bytes go: the GELU's input but for a byte per element, and both LayerNorms' inputs. A Llama
 # layer has RMSNorm and a gated SiLU, for which Tempo has no operator: nothing goes.
 #
 # ### What the tuner makes of it
@@ -177,7 +177,8 @@ plt.show()
 #
 # *How.* Both schedulers run on this repository's one serving core. The GPUs are the same, and so are all prices: Seesaw's calibrated node,
 # with Nexus's saturation curves on top. Nexus runs on replicas of whole tensor-parallel groups, and so does a *vLLM-like* chunked prefill; the
-# size of the replicas is chosen on a trace of its own. Seesaw's pair and the best static layout come from Seesaw's own search.
+# size of the replicas is chosen on a trace of its own. Seesaw's pair and the best *static layout* come from Seesaw's own search. A
+# layout such as `D2T4` names its parts: D data, T tensor, P pipeline parallelism; `P4→T2P2` is that of prefill and of decode.
 #
 # First: do the two price lists agree where they must, on unpartitioned iterations?
 
@@ -194,7 +195,7 @@ record(findings.price_findings(prices), "analytic", "table_prices")
 
 # %% [markdown]
 # They agree once the core is given the terms that its constants cannot say: elementwise kernels, attention's own rate, the queries' traffic. By the
-# constants alone prompts would be several percent too cheap.
+# constants alone prompts would be several percent too cheap, up to 13 on an L4.
 #
 # One thing no paper states: Nexus's two lanes share a link too. Here an all-reduce that meets the other lane's takes as long again; the
 # table at the end of this part shows what that assumption costs.
@@ -207,7 +208,7 @@ run.save_figure(
     plots.exhibit_offline(offline),
     "exhibit_offline",
     offline,
-    caption="Throughput of four systems on one trace, all requests at once, equal GPUs.",
+    caption="Throughput of four systems on one trace, all requests at once, equal GPUs; lines: range over seeds.",
 )
 plt.show()
 
@@ -220,7 +221,7 @@ run.save_figure(
     plots.exhibit_loads(loads),
     "exhibit_loads",
     loads,
-    caption="Latencies of four systems over the arrival rate, equal GPUs, one trace per rate and seed.",
+    caption="Latencies of four systems over the arrival rate, equal GPUs; bands: range over seeds, a trace each.",
 )
 plt.show()
 record(findings.contest_findings(loads, offline), "simulated", "exhibit_loads")
@@ -250,7 +251,7 @@ run.save_figure(
     plots.exhibit_map(where),
     "exhibit_map",
     where,
-    caption="Throughput over that of Nexus's best replicas by output length, all requests at once.",
+    caption="Throughput over Nexus's by output length, all requests at once; Seesaw's layouts stand where they change.",
 )
 plt.show()
 link = run.save_table(
@@ -330,7 +331,7 @@ accuracy
 # ## Summary
 #
 # * A planner that can recompute, offload and shard has already bought most of the memory that Tempo sells. With the cards' own memory the gain
-#   is between a small loss and a few percent; with a third of it, a tenth. A few percent of overhead take most of it away.
+#   is between a small loss and a few percent; with a third of it, a tenth. About 3 % of extra compute undo the median gain.
 # * Seesaw and Nexus answer different questions. With all requests there and a model that needs many GPUs on a slow link, re-sharding wins, the
 #   more the shorter the outputs; with requests that trickle in, whoever has to stop decoding loses.
 # * On a small GPU bits of weights come first: they are read at every step, and they leave the room that the cache needs.

@@ -90,7 +90,7 @@ def test_drop_keeps_about_half_while_learning_alone() -> None:
     item.set_grid(torch.tensor(1.0), torch.tensor(0.0))
     x = torch.full((1, 1, 10_000), 0.3)
     assert torch.equal(item(x), torch.zeros_like(x))
-    item.keep, item.generator = 0.5, torch.Generator().manual_seed(0)
+    item.drop, item.generator = True, torch.Generator().manual_seed(0)
     assert (item(x) == 0.3).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from paperlab.aquant import experiments, plots
+from paperlab.aquant import ablation_experiments, ablation_plots, experiments, plots
 from paperlab.aquant.config import Config
 from paperlab.aquant.studies import statistics
 from paperlab.aquant.studies.cases import ARMS, Case
@@ -19,26 +20,27 @@ from paperlab.lab.evidence import Evidence
 from paperlab.lab.profiles import get_profile, profile_names
 
 TINY = Config(
-    draws=2000, iterations=4, calibration_images=32, calibration_sizes=(64,),
+    draws=2000, iterations=4, ablation_iterations=4, calibration_images=32, calibration_sizes=(64,),
     ablation_arms=("QDrop",), oracle_images=20, random_borders=1, timing_rounds=2, cost_stride=30,
 )  # fmt: skip
-EXHIBITS = {
-    name: function
-    for name, function in inspect.getmembers(experiments, inspect.isfunction)
-    if function.__module__ == experiments.__name__ and not name.startswith("_")
-}
+EXHIBITS = [
+    (name, function, getattr(drawings, name, None))
+    for module, drawings in ((experiments, plots), (ablation_experiments, ablation_plots))
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__module__ == module.__name__ and not name.startswith("_")
+]
 FAST = {"exhibit_border", "exhibit_product_error", "table_theorems"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in EXHIBITS]
+    ("name", "exhibit", "draw"),
+    [pytest.param(*item, marks=[] if item[0] in FAST else [pytest.mark.slow], id=item[0]) for item in EXHIBITS],
 )
-def test_exhibit_is_tidy_and_drawn(name: str) -> None:
-    table = EXHIBITS[name](TINY)
-    assert len(table) > 0
+def test_exhibit_is_tidy_and_drawn(name: str, exhibit: Callable, draw: Callable | None) -> None:
+    table = exhibit(TINY)
+    assert len(table) > 0, name
     assert set(table.evidence) <= set(map(str, Evidence))
     assert table.columns.is_unique
-    draw = getattr(plots, name, None)
     if draw is not None:
         figure = draw(table)
         assert figure.axes
@@ -52,6 +54,8 @@ def test_profiles_hold_valid_settings(name: str) -> None:
     if name != "smoke":
         assert len(config.nets) >= 4
         assert config.iterations >= 800
+        assert len(config.ablation_nets) >= 3
+        assert config.ablation_iterations >= 400
         assert config.task == "gabor"
 
 

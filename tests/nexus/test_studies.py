@@ -67,7 +67,6 @@ def test_fit_table_tells_inputs_from_results():
     slope = table[table.family == "slope"]
     assert slope.miss_percent.abs().max() < 0.2
     assert table[table.family == "exponential"].miss_percent.abs().max() > 1
-    assert len(saturation_study.parameter_table()) == 20
 
 
 def test_shares_and_operators_add_up():
@@ -91,9 +90,6 @@ def test_slacks_decide_whether_decode_first_gives_decode_more():
     assert (
         table.sort_values("alpha").groupby("beta").decode_first.apply(lambda item: item.is_monotonic_decreasing).all()
     )
-    by_batch = inversion.splits_by_batch((1, 20)).set_index(["tile_rows", "batch"]).prefill_first
-    assert by_batch[1, 1] > by_batch[128, 1] + 30
-    assert by_batch[1, 20] == by_batch[128, 20]
 
 
 def test_the_byte_form_forecasts_less_contention_from_a_longer_cache():
@@ -103,9 +99,6 @@ def test_the_byte_form_forecasts_less_contention_from_a_longer_cache():
     assert table.latency_s["none"].nunique() == 1
     overlap = contention_study.by_split((10, 50)).set_index(["contention", "prefill_percent"]).overlap
     assert overlap["bytes", 10] < overlap["bytes", 50]
-    small = contention_study.by_decode_batch((1, 64)).set_index(["contention", "batch"]).attention_over_alone
-    assert small["bytes", 1] > 3 * small["bytes", 64]
-    assert small["rate", 1] == pytest.approx(small["rate", 64])
 
 
 def test_mechanisms_differ_as_in_figure_8():

@@ -23,7 +23,7 @@ from paperlab.rgbd_grasp.learning.metrics import (
 )
 from paperlab.rgbd_grasp.learning.recipe import Recipe
 from paperlab.rgbd_grasp.learning.samples import Samples, join
-from paperlab.rgbd_grasp.learning.trained import content_key, trained
+from paperlab.rgbd_grasp.learning.trained import net_key, trained
 from paperlab.rgbd_grasp.learning.training import Checkpoint, Training, outputs_of
 from paperlab.rgbd_grasp.network.avn import build
 from paperlab.rgbd_grasp.network.config import SMALL, TINY
@@ -267,12 +267,12 @@ def test_trained_nets_are_kept_by_content(tmp_path, monkeypatch):
     again = trained(TINY, samples(0, 1), samples(2), SHORT)
     assert torch.equal(weights(first.avn.net), weights(again.avn.net))
     assert np.array_equal(first.history.to_numpy(), again.history.to_numpy())
-    base = content_key(TINY, samples(0, 1), samples(2), SHORT)
+    base = net_key(TINY, samples(0, 1), samples(2), SHORT)
     others = [
-        content_key(replace(TINY, modality="depth"), samples(0, 1), samples(2), SHORT),
-        content_key(TINY, samples(0, 3), samples(2), SHORT),
-        content_key(TINY, samples(0, 1), samples(4), SHORT),
-        content_key(TINY, samples(0, 1), samples(2), replace(SHORT, seed=1)),
+        net_key(replace(TINY, modality="depth"), samples(0, 1), samples(2), SHORT),
+        net_key(TINY, samples(0, 3), samples(2), SHORT),
+        net_key(TINY, samples(0, 1), samples(4), SHORT),
+        net_key(TINY, samples(0, 1), samples(2), replace(SHORT, seed=1)),
     ]
     assert len({base, *others}) == 5
 

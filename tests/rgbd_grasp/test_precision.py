@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from paperlab.rgbd_grasp.evaluation.bootstrap import interval
 from paperlab.rgbd_grasp.evaluation.precision import average_precision, frame_ap, precision_at
 
 LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
@@ -52,3 +53,26 @@ def test_frames_of_one_scene_are_no_independent_evidence():
     assert np.isnan(average_precision(tensor, np.zeros(8)).ap.low)
     with pytest.raises(ValueError, match="one per frame"):
         average_precision(tensor, np.zeros(7))
+
+
+def test_interval_by_hand():
+    mean, low, high = interval(np.array([[1.0, 2.0, 3.0, 4.0]]))
+    assert mean == 2.5
+    # The mean of 4 draws out of these has a deviation of sqrt(5/4)/2; its distribution is nearly normal.
+    assert (low, high) == pytest.approx((2.5 - 1.96 * 0.559, 2.5 + 1.96 * 0.559), abs=0.15)
+    assert np.isnan(interval(np.array([[1.0], [2.0]]))[1])
+
+
+def test_seeds_widen_an_interval():
+    scenes = np.linspace(-1, 1, 20)
+    alike, apart = np.tile(scenes, (3, 1)), scenes + np.array([[-5.0], [0.0], [5.0]])
+    widths = [interval(values)[2] - interval(values)[1] for values in (alike, apart)]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_a_scene_of_many_frames_weighs_more():
+    tensor = np.zeros((4, 50, 6))
+    tensor[3] = 1.0  # the second scene's only frame
+    found = average_precision(tensor, [0, 0, 0, 1]).ap
+    assert found == pytest.approx((25.0, 0.0, 100.0))  # a resample may hold either scene alone
+    assert interval(np.array([[0.0, 0.0], [0.0, 2.0]]), [3, 1]).mean == pytest.approx(0.25)

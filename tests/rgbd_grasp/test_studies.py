@@ -1,4 +1,4 @@
-"""Exhibits that are tidy and drawn, statistics by hand, profiles that hold valid settings, the ledger, the findings."""
+"""Exhibits that are tidy and drawn, baselines, differences, profiles of valid settings, the ledger, the findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paperlab.rgbd_grasp import experiments, findings, plots, robust_experiments
 from paperlab.rgbd_grasp.config import Config
 from paperlab.rgbd_grasp.geometry.anchors import avn_anchors
 from paperlab.rgbd_grasp.network.config import TINY
-from paperlab.rgbd_grasp.studies import mechanism, statistics
+from paperlab.rgbd_grasp.studies import mechanism, methods, statistics
 from paperlab.rgbd_grasp.studies.material import NetSpec, net_spec
 from paperlab.rgbd_grasp.studies.methods import AVN, BLIND, METHODS, ORACLES, Case, Scene
 from tests.rgbd_grasp.small_scenes import boxes_view
@@ -105,6 +105,41 @@ def test_methods_find_grasps_in_the_camera_frame(method: str, monkeypatch: pytes
     assert (np.diff(grasps.scores) <= 0).all()
 
 
+def test_class_prior_draws_orientations_as_training_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell draws one class, as often as the prior says; frequent ones rank first, chance is the seed's."""
+    prior = np.linspace(1, 4, TINY.classes) / 1e4
+    monkeypatch.setattr(methods, "_prior", lambda net, train_scenes: prior)
+    view, _ = boxes_view(0)
+
+    def heatmap(seed: int) -> np.ndarray:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Scene, "searched", lambda self, entries: entries)
+            scene = Scene(Case(BLIND[0], SPEC), None, view, np.random.default_rng(seed))  # type: ignore[arg-type]
+            return np.asarray(METHODS[BLIND[0]](scene))
+
+    maps = [heatmap(seed) for seed in range(20)]
+    drawn = np.isfinite(maps)
+    assert (drawn.sum(axis=1) == 1).all()
+    share, cells = drawn.mean(axis=(0, 2, 3)), drawn[:, 0].size
+    wanted = prior / prior.sum()
+    assert (np.abs(share - wanted) < 5 * np.sqrt(wanted / cells)).all()
+    scores = np.where(drawn, maps, 0) / prior[:, None, None]
+    assert scores[drawn] == pytest.approx(1, abs=2e-3)
+    assert (maps[0] == heatmap(0)).all()
+    assert (maps[0] != maps[1]).any()
+
+
+def test_class_prior_offers_many_orientations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a few classes are the most frequent in every cell, which would leave hardly a grasp."""
+    monkeypatch.setattr(methods, "_prior", lambda net, train_scenes: np.linspace(1, 4, TINY.classes) / 1e4)
+    view, _ = boxes_view(0)
+    scene = Scene(Case(BLIND[0], SPEC, mask="gt"), None, view, np.random.default_rng(0))  # type: ignore[arg-type]
+    seeds = METHODS[BLIND[0]](scene)
+    classes = scene.anchors.nearest(seeds.rotation_matrices)
+    assert len(np.unique(classes)) > scene.case.settings.decoding.top_in_cell
+    assert (np.diff(seeds.scores) <= 0).all()
+
+
 def test_an_oracle_may_have_classes_of_its_own() -> None:
     case = Case(ORACLES[1], SPEC, classes=(20, 3))
     view, _ = boxes_view(0)
@@ -112,21 +147,9 @@ def test_an_oracle_may_have_classes_of_its_own() -> None:
     assert len(avn_anchors(TINY.views, TINY.angles)) == 48
 
 
-def test_interval_by_hand() -> None:
-    mean, low, high = statistics.interval(np.array([[1.0, 2.0, 3.0, 4.0]]))
-    assert mean == 2.5
-    # The mean of 4 draws out of these has a deviation of sqrt(5/4)/2; its distribution is nearly normal.
-    assert (low, high) == pytest.approx((2.5 - 1.96 * 0.559, 2.5 + 1.96 * 0.559), abs=0.15)
-    assert np.isnan(statistics.interval(np.array([[1.0], [2.0]]))[1])
+def test_verdicts_of_differences() -> None:
     assert statistics.verdict(0.1, 0.2) == "higher"
     assert statistics.verdict(-0.1, 0.2) == "not resolved"
-
-
-def test_seeds_widen_an_interval() -> None:
-    scenes = np.linspace(-1, 1, 20)
-    alike, apart = np.tile(scenes, (3, 1)), scenes + np.array([[-5.0], [0.0], [5.0]])
-    widths = [statistics.interval(values)[2] - statistics.interval(values)[1] for values in (alike, apart)]
-    assert widths[1] > 2 * widths[0]
 
 
 def test_differences_are_paired() -> None:

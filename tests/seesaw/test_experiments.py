@@ -32,7 +32,6 @@ SLOW = {
     "figure_14",
     "table_12",
     "table_sensitivity",
-    "table_plan",
     "figure_2",
     "figure_6",
     "table_policies",

@@ -19,7 +19,6 @@ from paperlab.tempo.memory.accounting import (
     side_mask_bytes,
     stack_bytes,
     technique_shares,
-    variants_table,
 )
 
 
@@ -113,14 +112,6 @@ def test_terms_are_what_the_total_adds() -> None:
 
 def test_packed_mask_rounds_up() -> None:
     assert [side_mask_bytes(n, "bit") for n in (0, 1, 8, 9)] == [0, 1, 1, 2]
-
-
-def test_table_labels_both_eras() -> None:
-    table = variants_table(bert_large(512)).set_index("variant")
-    assert table.loc["eager, paper era", "paper_ratio"] == 1.0
-    assert table.loc["eager, modern", "modern_ratio"] == 1.0
-    assert round(table.loc["Tempo", "paper_ratio"], 2) == 1.98
-    assert round(table.loc["Tempo", "modern_ratio"], 2) == 1.60
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from paperlab.tempo.speed.throughput import (
     iso_batch_overhead,
     measure,
     throughput_at_largest_batch,
-    throughput_curve,
 )
 from paperlab.tempo.speed.workloads import MODELS, Trainer, Workload
 
@@ -135,12 +134,6 @@ def test_real_arms_on_a_tiny_model(precision):
     assert table.status.eq("ok").all()
     assert (table[["step_s", "speedup"]] > 0).all(axis=None)
     assert table.fraction_of_bound.notna().all() == (precision == "fp32")
-
-
-def test_throughput_curve_shares_one_model():
-    table = throughput_curve(Workload("tiny GPT-2", 16), "Tempo", [1, 2], repeat=ONCE)
-    assert table.batch.tolist() == [1, 2]
-    assert table.speedup[0] == 1
 
 
 @pytest.mark.parametrize("model", ["tiny BERT", "tiny GPT-2"])

@@ -20,6 +20,7 @@ _C = sns.color_palette("colorblind")
 ARM = {"plain": "0.6", "Tempo": _C[0]}
 PLANNER = {"Mist": _C[0], "Megatron-LM-like": _C[1]}
 SYSTEM = {NEXUS: _C[0], CHUNKED: "0.5", SEESAW: _C[1], STATIC: _C[2]}
+_FAMILIES = {"gpt": "GPT", "falcon": "Falcon", "llama": "Llama"}
 MARKER = {NEXUS: "o", CHUNKED: "s", SEESAW: "^", STATIC: "D"}
 METRICS = {
     "normalized_latency_mean_s": "mean normalized latency (s/token)", "ttft_mean_s": "mean time to first token (s)",
@@ -34,13 +35,15 @@ def exhibit_layer_bytes(table: pd.DataFrame) -> Figure:
     for offset, arm, column in ((0, "plain", "plain_KiB"), (0.38, "Tempo", "tempo_KiB")):
         axes.barh(at + offset, table[column], 0.38, color=ARM[arm], label=arm)
     for y, kept, share in zip(at, table.tempo_KiB, table.saved_share, strict=True):
-        axes.text(kept + 1, y + 0.38, f"−{share:.0%}", va="center", fontsize=9)
-    labels = [f"{row.family}, {row.attention}, {row.seq_len}" for row in table.itertuples()]
+        axes.text(kept + 1, y + 0.38, f"−{100 * share:.0f} %" if share else "the same", va="center", fontsize=9)
+    labels = [f"{_FAMILIES[str(row.family)]}, {row.attention} attention" for row in table.itertuples()]
     axes.set_yticks(at + 0.19, labels)
     axes.set(
-        xlabel="kept per token and layer (KiB, fp16)", title=f"What a {table['size'].iloc[0]} layer keeps for backward"
+        xlabel="kept per token and layer (KiB, fp16)",
+        title=f"What a layer of {table['size'].iloc[0].upper()} keeps for backward, {table.seq_len.iloc[0]:,} tokens",
     )
-    axes.set_xlim(right=1.1 * table.plain_KiB.max())
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(right=1.2 * table.plain_KiB.max())
     axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -56,9 +59,14 @@ def exhibit_plans(table: pd.DataFrame) -> Figure:
         part = part[part.attention == key[3]].set_index("planner").gain
         axes.plot(100 * (part - 1), [y] * len(part), color="0.8", zorder=1)
         for planner, gain in part.items():
-            axes.scatter(100 * (gain - 1), y, color=PLANNER[str(planner)], s=55, label=planner if not y else None)
+            # Equal gains are common: a small dot inside a ring shows both.
+            size, face = (30, PLANNER["Mist"]) if planner == "Mist" else (100, "none")
+            axes.scatter(
+                100 * (gain - 1), y, s=size, facecolor=face, edgecolor=PLANNER[str(planner)], linewidth=2,
+                label=planner if not y else None,
+            )  # fmt: skip
     axes.axvline(0, color="0.3", linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{c.upper()}, {s}, {q} tokens, {a}" for c, s, q, a in rows])
+    axes.set_yticks(range(len(rows)), [f"{c.upper()}, {s.upper()}, {q:,} tokens, {a} attention" for c, s, q, a in rows])
     axes.set(
         xlabel="throughput gained by Tempo's operators (%)", title="GPT: best plan with Tempo over best plan without"
     )
@@ -74,8 +82,9 @@ def exhibit_memory(table: pd.DataFrame) -> Figure:
         for arm, style in (("plain", "--"), ("Tempo", "-")):
             part = table[(table.planner == planner) & (table.operators == arm) & (table.sequences_per_s > 0)]
             left.plot(
-                part.capacity_GiB, part.sequences_per_s, style, color=color, marker="o", label=f"{planner}, {arm}"
-            )
+                part.capacity_GiB, part.sequences_per_s, style, color=color, marker="o", label=f"{planner}, {arm}",
+                markersize=8 if arm == "plain" else 4, markerfacecolor="white" if arm == "plain" else color,
+            )  # fmt: skip
         part = table[(table.planner == planner) & (table.operators == "Tempo")].dropna(subset="gain")
         right.plot(part.capacity_GiB, 100 * (part.gain - 1), color=color, marker="o", label=planner)
     right.axhline(0, color="0.3", linewidth=1)
@@ -141,6 +150,7 @@ def exhibit_offline(table: pd.DataFrame) -> Figure:
         axes.bar(
             [f"{s}\n{layouts[s]}" for s in SYSTEMS], found["mean"], yerr=errors, color=[SYSTEM[s] for s in SYSTEMS]
         )
+        axes.grid(visible=False, axis="x")
         axes.set(ylabel="requests/s (simulated)")
         axes.set_title(f"{model}, {part.gpus.iloc[0]} × {part.device.iloc[0]}", loc="left")
         axes.tick_params(axis="x", labelsize=7)
@@ -148,7 +158,7 @@ def exhibit_offline(table: pd.DataFrame) -> Figure:
 
 
 def exhibit_map(table: pd.DataFrame) -> Figure:
-    """Throughput over Nexus's by output length, a panel per model; layouts stand at Seesaw's points."""
+    """Throughput over Nexus's by output length, a panel per model; layouts stand where Seesaw's change."""
     models = list(dict.fromkeys(table.model))
     figure, grid = plt.subplots(
         1, len(models), figsize=(5 * len(models), 4), squeeze=False, sharey=True, layout="constrained"
@@ -160,9 +170,10 @@ def exhibit_map(table: pd.DataFrame) -> Figure:
             mine = part[part.system == system].set_index("output_tokens")
             axes.plot(mine.index, mine.requests_per_s / base, color=SYSTEM[system], marker=MARKER[system], label=system)
             if system == SEESAW:
-                for tokens, row in mine.iterrows():
+                for tokens, row in mine[mine.layout != mine.layout.shift()].iterrows():
                     at = (float(str(tokens)), row.requests_per_s / base[tokens])
-                    axes.annotate(row.layout, at, xytext=(0, 7), textcoords="offset points", fontsize=7, ha="center")
+                    away = (0, -15 if tokens == mine.index[0] else 9)
+                    axes.annotate(row.layout, at, xytext=away, textcoords="offset points", fontsize=8, ha="center")
         axes.set(xscale="log", xlabel="output tokens (prompts of 2,000)")
         axes.set_xticks(base.index, [f"{tokens:g}" for tokens in base.index])
         axes.set_xticks([], minor=True)
@@ -194,6 +205,7 @@ def _heat_map(table: pd.DataFrame, label: str, title: str, digits: str) -> Figur
     ordered = table.sort_index(ascending=False).sort_index(axis=1, ascending=False)
     sns.heatmap(ordered, annot=True, fmt=digits, cmap="viridis", cbar_kws={"label": label}, ax=axes)
     axes.set(xlabel="bits of keys and values", ylabel="bits of weights")
+    axes.tick_params(axis="y", rotation=0)
     axes.set_title(title, fontsize=10)
     return figure
 
@@ -205,7 +217,10 @@ def exhibit_bits_latency(table: pd.DataFrame) -> Figure:
     for axes, column, label in zip(grid, ("ttft_mean_s", "tbt_mean_s"), ("first token", "between tokens"), strict=True):
         found = 1e3 * table.groupby("bits", sort=False)[column].mean()
         bars = axes.bar(found.index, found, color=_C[0])
-        axes.bar_label(bars, fmt="%.0f", fontsize=8)
+        axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.12)
         axes.set(xlabel="bits of weights / cache", ylabel=f"mean time {'to ' if 'first' in label else ''}{label} (ms)")
-    figure.suptitle(f"{table.model.iloc[0]} on one {table.device.iloc[0]}, {table.rate_per_s.iloc[0]:g} requests/s")
+    title = f"{table.model.iloc[0]} on one {table.device.iloc[0]}, {table.rate_per_s.iloc[0]:g} requests/s"
+    figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure

@@ -13,6 +13,7 @@ family it competes with: nearest rounding, AdaRound, BRECQ and QDrop. From the p
     thresholds, integer inference, kernels  deploy/
     what only a GPU shows, in one call      gpu_evidence.py, gpu/
     tables and figures                      experiments.py, plots.py, from studies/; sizes in config.py
+    the ablations' tables and figures       ablation_experiments.py, ablation_plots.py
     the notebook's exercises, panel         exercises.py, what_if.py
 """
 

@@ -78,7 +78,7 @@ class Border(nn.Module):
 
     def offset(self, u: Tensor) -> Tensor:
         """Return B - ½ for activations `u` in units of the scale, shape (N, C·k², ...), the same shape out."""
-        t = u.clamp(self.low, self.high) / (self.high - self.low)
+        t = u.clamp(float(self.low), float(self.high)) / (self.high - self.low)
         shape = (1, -1) + (1,) * (u.dim() - 2)
         terms = self.coefficients.unbind()
         value = terms[-1].reshape(shape)

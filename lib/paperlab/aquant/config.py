@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paperlab.aquant.studies.cases import Case
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,13 @@ class Config:
     arms: tuple[str, ...] = ("RTN", "QDrop", "AQuant")
     second_nets: tuple[int, ...] = ()  # seeds of N2, the MobileNetV2-style network
     digits_nets: tuple[int, ...] = ()  # seeds of N1 on digits, beside `task`
-    ablation_nets: tuple[int, ...] = (0,)  # of the 2x2 of drop and border, the ladder of degrees
+    ablation_nets: tuple[int, ...] = (0,)  # seeds of N1 in all ablations
+    ablation_iterations: int = 50  # per unit: fewer than in the main table, for many more arms
     ablation_arms: tuple[str, ...] = ("no drop", "QDrop", "AQuant", "AQuant, drop")
     degrees: tuple[int, ...] = (1,)  # beside 2, which the arm AQuant has
-    bit_pairs: tuple[tuple[int, int], ...] = ()  # (weights, activations) beside 2/2, on the first net
-    sensitivity_net: int = 0
+    bit_pairs: tuple[tuple[int, int], ...] = ()  # (weights, activations) beside 2/2
     calibration_sizes: tuple[int, ...] = ()
-    iteration_counts: tuple[int, ...] = ()
+    iteration_counts: tuple[int, ...] = ()  # beside `ablation_iterations`
     granularities: tuple[str, ...] = ("tensor",)
     stem_rules: tuple[str, ...] = ("none",)  # which layers have 8 bits, beside QDrop's rule
     oracle_images: int = 100
@@ -41,5 +45,15 @@ class Config:
                 raise ValueError(f"Config: {name} holds {', '.join(unknown)}; known are {', '.join(ARMS)}")
         if self.task not in TASKS:
             raise ValueError(f"Config: task is {self.task!r}; use one of {', '.join(TASKS)}")
-        if not self.nets or min(self.workers, self.draws, self.iterations, self.timing_rounds) < 1:
+        if (
+            not self.nets
+            or min(self.workers, self.draws, self.iterations, self.ablation_iterations, self.timing_rounds) < 1
+        ):
             raise ValueError(f"Config: nets {self.nets} must not be empty and sizes must be positive")
+
+    def case(self, arm: str, seed: int, **changes: Any) -> Case:
+        """Return one arm on the net of one seed, with this profile's iterations, images and task but for `changes`."""
+        from paperlab.aquant.studies.cases import Case
+
+        sizes = {"iterations": self.iterations, "images": self.calibration_images, "task": self.task}
+        return Case(arm, seed=seed, **{**sizes, **changes})

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from paperlab.aquant.studies.statistics import interval
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from paperlab.aquant.studies.drawing import intervals
 
 _COLORS = sns.color_palette("colorblind")
 
@@ -28,7 +22,8 @@ def exhibit_border(table: pd.DataFrame) -> Figure:
         left.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
     left.set(title="The border, a function of the activation", xlabel="activation u, in steps", ylabel="border B")
     right.set(title="What becomes of 2-bit rounding", xlabel="activation u, in steps", ylabel="level (lines set apart)")
-    left.legend()
+    right.set_yticks(range(int(table.level.max()) + 1))
+    left.legend(loc="upper left", bbox_to_anchor=(0, 0.88))
     return figure
 
 
@@ -39,12 +34,13 @@ def exhibit_product_error(table: pd.DataFrame) -> Figure:
     for axes, (name, part), color in zip(panels, groups, _COLORS, strict=False):
         axes.plot(part.u, part.error, ".", color=color, markersize=1.5)
         axes.axhline(0, color="0.4", linewidth=0.8)
-        axes.axhline(part.error.mean(), color="k", linewidth=1.2, linestyle="--")
+        axes.axhline(part.error.mean(), color="k", linewidth=1.2, linestyle="--", label="mean")
         axes.set(xlabel="activation u, in steps")
         axes.set_title(
             f"{name}\nmean {part.error.mean():+.3f}, mean |error| {part.error.abs().mean():.3f}", fontsize=10
         )
     panels[0].set_ylabel("x̂ŵ − xw, in steps·|w|")
+    panels[0].legend(loc="upper left")
     return figure
 
 
@@ -75,94 +71,8 @@ def table_accuracy(table: pd.DataFrame) -> Figure:
 
 def table_differences(table: pd.DataFrame) -> Figure:
     """Paired differences with their intervals; those that cross zero are not resolved."""
-    figure, axes = plt.subplots(figsize=(7.5, 0.55 * len(table) + 1.4), layout="constrained")
     labels = [f"{row.network}, {row.task}: {row.arm} − {row.over}" for row in table.itertuples()]
-    ends_of = table[["low", "high"]].apply(lambda column: column.fillna(table.difference)).to_numpy(dtype=float)
-    for y, (row, ends) in enumerate(zip(table.itertuples(), ends_of, strict=True)):
-        color = {"higher": _COLORS[2], "lower": _COLORS[3]}.get(str(row.verdict), "0.5")
-        axes.plot(ends, [y, y], color=color, linewidth=2)
-        axes.plot(row.difference, y, "o", color=color)
-        axes.annotate(
-            str(row.verdict), (max(ends), y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
-    axes.set(xlabel="difference of top-1 in points, 95 % interval over nets", title="Paired differences at W2A2")
-    axes.margins(x=0.15)
-    return figure
-
-
-def exhibit_drop_and_border(table: pd.DataFrame) -> Figure:
-    """Top-1 of the 2x2, a line per net."""
-    order = [arm for arm in ("no drop", "QDrop", "AQuant", "AQuant, drop") if arm in set(table.arm)]
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    _lines(axes, table, order, "arm")
-    axes.set(ylabel="top-1 (%)", title="Drop and border: N1, W2A2", xlabel="")
-    names = {"no drop": "neither", "QDrop": "drop", "AQuant": "border", "AQuant, drop": "both"}
-    axes.set_xticks(range(len(order)), [names[arm] for arm in order])
-    return figure
-
-
-def exhibit_degrees(table: pd.DataFrame) -> Figure:
-    """Top-1 by degree of the border, a line per net."""
-    order = sorted(table.degree.unique())
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    _lines(axes, table, order, "degree")
-    names = {-1: "no border", 0: "constant", 1: "linear", 2: "quadratic"}
-    axes.set_xticks(range(len(order)), [names[degree] for degree in order])
-    axes.set(ylabel="top-1 (%)", title="Degree of the border, without drop: N1, W2A2", xlabel="")
-    return figure
-
-
-def _lines(axes: Axes, table: pd.DataFrame, order: list, column: str) -> None:
-    for (seed, part), color in zip(table.groupby("net_seed"), _COLORS * 2, strict=False):
-        values = part.set_index(column).top1.reindex(order)
-        axes.plot(range(len(order)), values, "o-", color=color, linewidth=1, label=f"net {seed}")
-    for position, key in enumerate(order):
-        mean, low, high = interval(table[table[column] == key].top1.to_list())
-        axes.errorbar(
-            position + 0.12, mean, yerr=None if np.isnan(low) else [[mean - low], [high - mean]], fmt="ks", capsize=3
-        )
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title="black: mean, 95 %", title_fontsize=8)
-
-
-def table_terms(table: pd.DataFrame) -> Figure:
-    """Top-1 of closed-form borders by the errors they know, a line per net."""
-    order = list(dict.fromkeys(table.terms))
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    _lines(axes, table, order, "terms")
-    names = {"none": "nearest", "weight": "weight", "propagated": "+ propagated", "all": "+ global"}
-    axes.set_xticks(range(len(order)), [names[key] for key in order])
-    axes.set(
-        ylabel="top-1 (%)", title="Closed-form border by the errors it knows: N1, W2A2, nearest weights", xlabel=""
-    )
-    return figure
-
-
-def exhibit_bits(table: pd.DataFrame) -> Figure:
-    """Top-1 by bits and arm on one net, with the binomial error of the test set."""
-    shown = table.assign(bits="W" + table.w_bits.astype(str) + "A" + table.a_bits.astype(str))
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    sns.barplot(shown, x="bits", y="top1", hue="arm", ax=axes)
-    axes.axhline(shown.float_top1.iloc[0], color="0.4", linestyle=":", linewidth=1)
-    axes.text(axes.get_xlim()[1], shown.float_top1.iloc[0], "float", ha="right", va="bottom", fontsize=8)
-    axes.set(ylabel="top-1 (%)", xlabel="", title=f"N1, net {shown.net_seed.iloc[0]}, one run each")
-    axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
-
-
-def exhibit_sensitivity(table: pd.DataFrame) -> Figure:
-    """Top-1 of one net against every setting that is varied, a panel each."""
-    groups = list(table.groupby("varied", sort=False))
-    figure, panels = plt.subplots(1, len(groups), figsize=(3.4 * len(groups), 3.8), sharey=True, layout="constrained")
-    for axes, (name, part) in zip(panels, groups, strict=True):
-        sns.lineplot(part, x="value", y="top1", hue="arm", marker="o", ax=axes, legend=part.arm.nunique() > 1)
-        axes.set(title=str(name), xlabel="", ylabel="top-1 (%)")
-        axes.margins(x=0.2)
-        if axes.get_legend():
-            axes.legend(title=None, fontsize=8)
-    return figure
+    return intervals(table, labels, "Paired differences at W2A2")
 
 
 def exhibit_border_cost(table: pd.DataFrame) -> Figure:

@@ -39,25 +39,34 @@ class RoundToGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor, clips_first: bool
+        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: float, high: float, clips_first: bool
     ) -> Tensor:
         """Return levels of the shape of `x`; `offset` None is nearest rounding."""
         u = x / scale
         v = u if offset is None else u - offset
         rounded = v.round()
-        levels = rounded.clamp(low, high)
-        inside = (v >= low) & (v <= high) if clips_first else levels == rounded
-        ctx.save_for_backward(u, scale, inside)
-        return levels
+        # Whole numbers are within the grid exactly where they are within half a cell around it.
+        ctx.span = (low, high) if clips_first else (low - 0.5, high + 0.5)
+        ctx.save_for_backward(u, scale, v if clips_first else rounded)
+        return rounded.clamp(low, high)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, scale and offset."""
-        u, scale, inside = ctx.saved_tensors
-        of_v = gradient * inside
+        u, scale, judged = ctx.saved_tensors
+        # One vectorized pass; comparisons and a mask take five times as long on a CPU.
+        of_v = torch.ops.aten.hardtanh_backward(gradient, judged, *ctx.span)
         of_x = of_v / scale if ctx.needs_input_grad[0] else None
         of_scale = -(of_v * u).sum() / scale if ctx.needs_input_grad[1] else None
         return of_x, of_scale, -of_v if ctx.needs_input_grad[2] else None, None, None, None
+
+
+def coin_flips(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return zeros and ones of equal probability, float32, eight per random byte: drawing each is far slower."""
+    count = shape.numel()
+    bytes_ = torch.randint(256, (-(-count // 8), 1), dtype=torch.uint8, generator=generator, device=device)
+    bits = bytes_.bitwise_and(2 ** torch.arange(8, dtype=torch.uint8, device=device)) != 0
+    return bits.flatten()[:count].reshape(shape).float()
 
 
 class WeightQuantizer(nn.Module):
@@ -144,10 +153,9 @@ class ActivationQuantizer(nn.Module):
         self.scale = nn.Parameter(torch.tensor(float("nan")), requires_grad=False)
         self.register_buffer("zero_point", torch.tensor(0.0))
         self.border: Border | None = None
-        self.keep, self.generator = 1.0, None  # QDrop: share of elements that are quantized while learning
+        self.drop, self.generator = False, None  # QDrop: half of the elements pass unquantized while learning
 
     generator: torch.Generator | None
-    keep: float
 
     @property
     def top(self) -> int:
@@ -175,7 +183,7 @@ class ActivationQuantizer(nn.Module):
         """Return the integers `code - zero_point` of `x`, its shape, with straight-through gradients."""
         offset = None if self.border is None else self.border.offset(self._seen_by_border(x))
         clips_first = self.ste == "clip_before_round"
-        return RoundToGrid.apply(x, self.scale, offset, self.low, self.high, clips_first)
+        return RoundToGrid.apply(x, self.scale, offset, float(self.low), float(self.high), clips_first)
 
     def _seen_by_border(self, x: Tensor) -> Tensor:
         assert self.border is not None
@@ -191,7 +199,4 @@ class ActivationQuantizer(nn.Module):
         if not self.enabled:
             return x
         quantized = self.levels(x) * self.scale
-        if self.keep < 1:
-            kept = torch.rand(x.shape, generator=self.generator, device=x.device) < self.keep
-            quantized = torch.where(kept, quantized, x)
-        return quantized
+        return torch.lerp(x, quantized, coin_flips(x.shape, self.generator, x.device)) if self.drop else quantized

@@ -98,11 +98,6 @@ class DeviceSpec(Spec):
         if not self.peak_flops_per_s or not set(self.peak_flops_per_s) <= set(_DTYPES):
             raise ValueError(f"peak has dtypes {sorted(self.peak_flops_per_s)}; known: {', '.join(_DTYPES)}")
 
-    @property
-    def supports_bf16(self) -> bool:
-        """Whether tensor cores multiply bf16."""
-        return "bf16" in self.peak_flops_per_s
-
     def peak(self, dtype: str) -> float:
         """Return the dense peak in FLOP/s for `dtype`; ValueError where the hardware does not support it."""
         if dtype not in self.peak_flops_per_s:

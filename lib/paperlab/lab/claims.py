@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from paperlab.lab.evidence import Evidence, parse_evidence
 from paperlab.lab.paths import data_dir
@@ -21,7 +21,6 @@ from paperlab.lab.paths import data_dir
 if TYPE_CHECKING:
     from paperlab.lab.record import Finding
 
-Comparison = Literal["at_least", "at_most", "within", "holds", "reference"]
 COMPARISONS = ("at_least", "at_most", "within", "holds", "reference")
 SOURCES = ("read", "third-party", "recalled", "derived", "measured", "unknown")
 _UNDECIDING = ("recalled", "unknown")  # values nobody saw in a source never decide a verdict

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paperlab.lab.alone import alone
 from paperlab.lab.files import write_json
 from paperlab.lab.manifest import build_manifest
 from paperlab.lab.notebooks import check_parameters, notebook_path
@@ -72,11 +73,12 @@ def execute(notebook: str, profile: str, parameters: dict[str, Any] | None = Non
     chosen = get_profile(profile)
     values = check_parameters(notebook, {**(parameters or {}), "profile": profile})
     target = (results or results_dir()) / folder_name(chosen) / notebook
-    staging = _fresh(target.parent / ".staging" / notebook)
-    usage = _run(notebook, chosen, values, staging)
-    manifest = build_manifest(notebook, chosen, values, staging, usage.wall_s, usage.peak_rss_GiB)
-    write_json(staging / MANIFEST, manifest)
-    _replace(staging, target)
+    with alone(target):  # a run whose starter was killed may still be at it
+        staging = _fresh(target.parent / ".staging" / notebook)
+        usage = _run(notebook, chosen, values, staging)
+        manifest = build_manifest(notebook, chosen, values, staging, usage.wall_s, usage.peak_rss_GiB)
+        write_json(staging / MANIFEST, manifest)
+        _replace(staging, target)
     return target
 
 

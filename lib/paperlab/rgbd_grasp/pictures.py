@@ -24,6 +24,7 @@ from paperlab.rgbd_grasp.search.fas import Found, Search
 
 _SCORES = "viridis"
 _VERDICTS = {"free": "#029e73", "collides": "#d55e00", "empty": "#cccccc"}
+_WORKSPACES = {"depth_plane": "over the table", "gt": "true objects", "none": "everything"}
 _STEM_M = 0.04  # the drawn handle behind the palm
 _SHOWN_POINTS = 6000
 _RAISED_CM, _MARGIN_CM = 1.0, 4.0
@@ -77,7 +78,9 @@ def avh_panel(rgb: NDArray[np.uint8], mask: Bools, predicted: Floats, labels: Bo
     panels[0, 1].imshow(
         mask, cmap=ListedColormap(["0.15", "0.9"]), interpolation="nearest", vmin=0, vmax=1, aspect="auto"
     )
-    panels[0, 1].set(title=f"Workspace: {kind} (light)", xlabel="column (cell)", ylabel="row (cell)")
+    panels[0, 1].set(
+        title=f"Workspace, light: {_WORKSPACES.get(kind, kind)}", xlabel="column (cell)", ylabel="row (cell)"
+    )
     for axes in panels[0]:
         axes.grid(False)
     draw_heatmap(panels[1, 0], predicted, "Predicted heatmap, summed", "expected classes per cell")

@@ -21,6 +21,13 @@ _COLORS = sns.color_palette("colorblind")
 _KINDS = {"upper bound": _COLORS[7], "Angle-View Net": _COLORS[0], "depth alone": _COLORS[1], "no image": _COLORS[3]}
 
 
+_SETTINGS = {
+    "mask depth_plane": "what rises over the table, by depth",
+    "mask gt": "true object masks (released code)",
+    "mask none": "the whole image",
+}
+
+
 def _kind(method: str) -> str:
     if method in ORACLES:
         return "upper bound"
@@ -52,8 +59,7 @@ def table_main(table: pd.DataFrame) -> Figure:
             _intervals(axes, pd.DataFrame([plain]), "ap", [y], _KINDS[_kind(method)])
             if abs(filtered.ap - plain.ap) > 0.05:
                 axes.plot(filtered.ap, y, "o", markersize=5, markerfacecolor="white", color=_KINDS[_kind(method)])
-        axes.set(title=f"{split} objects", xlabel="AP, 95 % over scenes")
-        axes.set_xlim(left=0)
+        axes.set(title=f"{split} objects", xlabel="AP, 95 % over scenes", xlim=(0, 102))
     first = np.atleast_1d(panels)[0]
     first.set_yticks(range(len(methods)), methods)
     first.invert_yaxis()
@@ -78,9 +84,12 @@ def table_differences(table: pd.DataFrame) -> Figure:
             axes.plot([row.low, row.high], [at, at], color=color, linewidth=2.5 if pooled else 1)
             axes.plot(row.difference, at, "o", color=color, markersize=6 if pooled else 3)
     axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set_yticks(range(len(names)), [f"− {name}" for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel="difference of AP, 95 % over scenes and seeds; thin: one seed each", title="AVN-RGB + FAS …")
+    axes.set(xlabel="difference of AP, 95 % over scenes and seeds", title="AP of AVN-RGB + FAS less that of …")
+    kinds = {"AVN-RGB is higher": _COLORS[2], "lower": _COLORS[3], "undecided": "0.3", "one seed": "0.6"}
+    handles = [Line2D([], [], marker="o", color=color, label=name) for name, color in kinds.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -92,13 +101,13 @@ def _settings(table: pd.DataFrame, title: str) -> Figure:
     y = range(len(table))
     _intervals(left, table, "ap", list(y), _COLORS[0])
     changed = table.iloc[1:]
-    _intervals(right, changed, "change", list(y)[1:], _COLORS[1])
+    _intervals(right, changed, "change", list(y)[1:], _COLORS[0])
     right.axvline(0, color="0.3", linewidth=0.8)
-    left.set_yticks(list(y), table.setting)
+    left.set_yticks(list(y), table.setting.replace(_SETTINGS))
     left.invert_yaxis()
     left.set(title=title, xlabel="AP, 95 % over scenes")
     left.set_xlim(left=0)
-    right.set(title="against the first", xlabel="change of AP, paired")
+    right.set(title="against the first row", xlabel="change of AP, paired, 95 %")
     return figure
 
 
@@ -126,10 +135,11 @@ def exhibit_classes(table: pd.DataFrame) -> Figure:
     """The oracle's AP by number of classes."""
     figure, axes = plt.subplots(figsize=(6.5, 3), layout="constrained")
     _intervals(axes, table, "ap", list(range(len(table))), _COLORS[7])
-    labels = [f"{row.views} views x {row.angles} angles" for row in table.itertuples()]
+    labels = [f"{row.views} views × {row.angles} angles" for row in table.itertuples()]
     axes.set_yticks(range(len(table)), labels)
     axes.invert_yaxis()
     axes.set(title="A perfect heatmap of more classes", xlabel="AP of the oracle, 95 % over scenes")
+    axes.set_xlim(left=0)
     return figure
 
 
@@ -137,7 +147,7 @@ def exhibit_orientations(table: pd.DataFrame) -> Figure:
     """Distribution of the angle to the class, with and without the jaws' symmetry, by number of classes."""
     names = {"canonical": "jaws interchangeable", "official": "released label code"}
     shown = table.assign(
-        classes=table.views.astype(str) + " views x " + table.angles.astype(str), rule=table.symmetry.map(names)
+        classes=table.views.astype(str) + " × " + table.angles.astype(str), rule=table.symmetry.map(names)
     )
     figure, axes = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
     for (classes, rule), part in shown.groupby(["classes", "rule"], sort=False):
@@ -149,16 +159,18 @@ def exhibit_orientations(table: pd.DataFrame) -> Figure:
         )
     axes.set(xlabel="angle to the class (degrees)", ylabel="share of orientations below", xlim=(0, 90))
     axes.set_title("How far a class is from what it stands for")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, title="views × angles, compared by", title_fontsize=8)
     return figure
 
 
 def exhibit_training(table: pd.DataFrame) -> Figure:
     """Validation precision and loss along the training, a line per net."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    seeds = table.groupby("modality").net_seed.nunique().to_dict()
     for (modality, seed), part in table.groupby(["modality", "net_seed"], sort=False):
         color = _COLORS[0 if modality == "rgb" else 1]
-        label = f"{modality}, seed {seed}"
+        name = "color" if modality == "rgb" else modality
+        label = f"{name}, seeds: {seeds[modality]}" if seed == table.net_seed.min() else None
         left.plot(part.iteration, part.validation_loss, "o-", color=color, markersize=3, alpha=0.8, label=label)
         right.plot(part.iteration, 100 * part.exact, "o-", color=color, markersize=3, alpha=0.8)
         right.plot(part.iteration, 100 * part.tolerant, "o--", color=color, markersize=3, alpha=0.8)
@@ -167,7 +179,7 @@ def exhibit_training(table: pd.DataFrame) -> Figure:
     styles = [
         Line2D([], [], color="0.3", linestyle=s, label=n) for s, n in (("-", "exact"), ("--", "within a cell, 30°"))
     ]
-    right.legend(handles=styles, loc="lower right")
+    right.legend(handles=styles, loc="center right")
     left.legend(fontsize=8)
     return figure
 
@@ -188,6 +200,7 @@ def table_labels(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 0.34 * len(table) + 1.3), layout="constrained")
     colors = [_COLORS[7] if source.startswith("paper") else _COLORS[0] for source in table.source]
     axes.barh(table.source, table.positive_percent, color=colors)
+    axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
     axes.set(xlabel="positive entries (%)", title="Nearly every entry is negative")
     return figure
@@ -199,8 +212,9 @@ def table_ceilings(table: pd.DataFrame) -> Figure:
     axes.plot(table.objects, table.ap, "o-", color=_COLORS[7])
     for row in table.itertuples():
         axes.annotate(
-            f"{row.ap:.1f}", (row.objects, row.ap), xytext=(0, -14), textcoords="offset points", fontsize=8, ha="left"
+            f"{row.ap:.1f}", (row.objects, row.ap), xytext=(6, -13), textcoords="offset points", fontsize=8, ha="left"
         )
     axes.set(xlabel="graspable objects in the scene", ylabel="AP of a perfect detector", ylim=(40, 105))
+    axes.set_xlim(right=table.objects.max() + 0.8)
     axes.set_title("The metric wants five objects")
     return figure

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from paperlab.rgbd_grasp.config import Config
+from paperlab.rgbd_grasp.evaluation.bootstrap import interval
 from paperlab.rgbd_grasp.noise import NOISE_FAMILIES, Noise
 from paperlab.rgbd_grasp.search.fas import Search
 from paperlab.rgbd_grasp.search.pipeline import Settings
 from paperlab.rgbd_grasp.studies import cases, material, robot, timing
 from paperlab.rgbd_grasp.studies.material import net_spec
 from paperlab.rgbd_grasp.studies.methods import AVN, Case
-from paperlab.rgbd_grasp.studies.statistics import interval
 
 CPU, SIMULATED = "measured-cpu", "simulated"
 NOISY = ("oracle heatmap + FAS", AVN["rgb"], AVN["depth"], "antipodal sampler + FAS", "surface normal + FAS")

@@ -8,9 +8,7 @@ from functools import lru_cache
 import pandas as pd
 
 from paperlab.seesaw.config import Config
-from paperlab.seesaw.search import plan
 from paperlab.seesaw.studies import analysis, end_to_end, mechanism, sweeps
-from paperlab.seesaw.workloads import workload
 from paperlab.serving.events import EventLog
 
 SIMULATED, ANALYTIC, CPU = "simulated", "analytic", "measured-cpu"
@@ -180,9 +178,3 @@ def exhibit_calibration(config: Config) -> pd.DataFrame:
 def table_all_reduce(config: Config) -> pd.DataFrame:
     """All-reduce rates: fitted to published measurements, and those that the nodes derive from them."""
     return analysis.all_reduce_rates().assign(evidence=ANALYTIC)
-
-
-def table_plan(config: Config) -> pd.DataFrame:
-    """Every plan for LLaMA2-70B on 8 A10s and the arXiv workload, scored, with its regret."""
-    found = plan("llama2-70b", 8, "A10", workload("arxiv", config.arxiv_requests, config.seeds[0]))
-    return found.table().assign(evidence=SIMULATED)

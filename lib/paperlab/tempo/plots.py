@@ -31,17 +31,12 @@ def exhibit_gelu_curve(table: pd.DataFrame) -> Figure:
         left.plot(part.x, part.y, color=color, label=f"{side} of the minimum")
         right.plot(part.y, part.slope, color=color, label=f"{side} of the minimum")
     left.plot(lowest.x, lowest.y, "ko", markersize=5)
-    left.annotate(f"x* = {lowest.x:.4f}", (lowest.x, lowest.y), xytext=(0.3, -0.45), arrowprops={"arrowstyle": "-"})
+    left.text(lowest.x, lowest.y - 0.1, f"x* = {lowest.x:.4f}", ha="center", va="top", fontsize=9)
     left.set(
-        title="GELU takes most values below 0 twice",
-        xlabel="x",
-        ylabel="y = GELU(x)",
-        ylim=(-0.6, 2),
-        xlim=(-4, 2),
+        title="GELU takes most values below 0 twice", xlabel="x", ylabel="y = GELU(x)", ylim=(-0.6, 2), xlim=(-4, 2)
     )
     right.set(title="y and one bit determine the derivative", xlabel="y", ylabel="dy/dx", xlim=(-0.2, 1.5))
     left.legend(loc="upper left")
-    right.legend(loc="lower right")
     return figure
 
 
@@ -79,12 +74,8 @@ def figure_4(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.4), layout="constrained")
     for axes, (arm, part) in zip(panels, table.groupby("arm", sort=False), strict=True):
         sizes = list(part.bytes_per_bas2)
-        kept = {"P": 4.0, "mask": 1.0}
-        if len(sizes) > 2:
-            kept["dropped P"] = 4.0
-        if len(sizes) > 3:
-            kept["scores"] = 4.0
-        _draw_flow(axes, kept)
+        inner_to_outer = {"P": 4.0, "mask": 1.0, "dropped P": 4.0, "scores": 4.0}
+        _draw_flow(axes, dict(list(inner_to_outer.items())[: len(sizes)]))
         axes.set_title(f"{arm}\n{sum(sizes):.0f} bytes per element of the map", fontsize=10)
     return figure
 
@@ -105,7 +96,7 @@ def _draw_flow(axes: Axes, kept: dict[str, float]) -> None:
     for text, start, end in (("softmax", 0.84, 0.72), ("dropout", 0.55, 0.45), ("times V", 0.28, 0.16)):
         axes.annotate("", (0.25, end), (0.25, start), arrowprops={"arrowstyle": "->", "color": "0.3"})
         axes.text(0.28, (start + end) / 2, text, fontsize=8, color="0.3", va="center")
-    axes.annotate("", (0.42, 0.4), (0.7, 0.58), arrowprops={"arrowstyle": "->", "color": "0.3"})
+    axes.annotate("", (0.37, 0.38), (0.7, 0.58), arrowprops={"arrowstyle": "->", "color": "0.3"})
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.axis("off")
 
@@ -124,11 +115,11 @@ def exhibit_activation_ratio(table: pd.DataFrame) -> Figure:
         axes.axhline(limit, color="0.4", linestyle=":", linewidth=1)
     axes.text(shown.S.max(), 13 / 5, "limit 13/5", ha="right", va="bottom", fontsize=8)
     axes.text(shown.S.max(), 9 / 5, "limit 9/5", ha="right", va="bottom", fontsize=8)
-    axes.set(xscale="log", xlabel="sequence length S", ylabel="bytes kept, baseline / Tempo", ylim=(1.4, 2.75))
+    axes.set(xscale="log", xlabel="sequence length S", ylabel="bytes kept, baseline / Tempo", ylim=(1, 2.75))
     axes.set_xticks(shown.S, shown.S.astype(str))
     axes.minorticks_off()
     axes.set_title("The factor of two needs the paper's era: BERT-Large layer, fp32")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.93))
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -153,7 +144,8 @@ def exhibit_bert_large(table: pd.DataFrame) -> Figure:
     """GiB kept by BERT-Large's 24 layers, a panel per batch and sequence length."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     for axes, ((batch, seq), part) in zip(panels, table.groupby(["B", "S"]), strict=True):
-        axes.barh(part.arm, part.GiB, color=_COLORS[0])
+        axes.grid(visible=False, axis="y")
+        axes.barh([f"{arm} alone" if arm in TECHNIQUE_COLORS else arm for arm in part.arm], part.GiB, color=_COLORS[0])
         axes.bar_label(axes.containers[0], fmt="%.1f", padding=3, fontsize=8)
         axes.set(title=f"BERT-Large, B = {batch}, S = {seq}, fp32", xlabel="GiB kept by 24 layers")
         axes.margins(x=0.12)
@@ -175,6 +167,7 @@ def exhibit_max_batch(table: pd.DataFrame) -> Figure:
         if index:
             axes.set_yticklabels([])
     panels[0][-1].legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.suptitle("BERT-Large pre-training, fp32 with AdamW: what the capacity model says", fontsize=11)
     return figure
 
 
@@ -182,16 +175,17 @@ def exhibit_loss(table: pd.DataFrame) -> Figure:
     """Left: raw losses of baseline and Tempo, first seed. Right: each arm's distance from the baseline by step."""
     first = table[table.seed == table.seed.min()]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for arm, style in (("baseline", {"linewidth": 3, "alpha": 0.4}), ("Tempo", {"linewidth": 0.9})):
+    for arm, color, width in (("baseline", "0.75", 3), ("Tempo", _COLORS[0], 0.9)):
         part = first[first.arm == arm]
-        left.plot(part.step, part.loss, label=arm, **style)
+        left.plot(part.step, part.loss, label=arm, color=color, linewidth=width)
     left.set(title="Training loss, raw", xlabel="step", ylabel="loss (nats)")
     left.legend()
     others = first[first.arm != "baseline"].assign(gap=first.gap.clip(lower=1e-8))
-    for (arm, part), color in zip(others.groupby("arm", sort=False), _COLORS, strict=False):
+    for (arm, part), color in zip(others.groupby("arm", sort=False), [*_COLORS[:6], _COLORS[7]], strict=False):
         dashed = "--" if arm.startswith("control") else "-"
-        right.plot(part.step, part.gap, dashed, color=color, label=arm, linewidth=0.8)
-    for limit, text in ((1e-5, "bar for 100 steps"), (1e-3, "bar for 400 steps")):
+        # The bit mask changes no value, so its line lies on Tempo's: the wide one stays visible below it.
+        right.plot(part.step, part.gap, dashed, color=color, label=arm, linewidth=2.5 if arm == "Tempo" else 0.8)
+    for limit, text in ((1e-5, "allowed in 100 steps"), (1e-3, "allowed in 400 steps")):
         right.axhline(limit, color="0.4", linewidth=0.8, linestyle=":")
         right.text(right.get_xlim()[1], limit, text, ha="right", va="bottom", fontsize=7, bbox=_NOTE)
     right.set(
@@ -210,9 +204,11 @@ def exhibit_step_time(table: pd.DataFrame) -> Figure:
     ratio, low, high = 1 / table.speedup, 1 / table.speedup_high, 1 / table.speedup_low
     axes.barh(table.arm, ratio, xerr=[ratio - low, high - ratio], color=_COLORS[0], error_kw={"linewidth": 1})
     axes.axvline(1, color="0.4", linewidth=0.8)
+    axes.grid(visible=False, axis="y")
     first = table.iloc[0]
     axes.set(
-        xlabel="step time over the plain model's", title=f"{first.model}, B = {first.batch}, S = {first.seq_len}, fp32"
+        xlabel="step time / that of the plain model (lines: range over rounds)",
+        title=f"{first.model}, B = {first.batch}, S = {first.seq_len}, fp32",
     )
     axes.invert_yaxis()
     return figure
@@ -221,13 +217,17 @@ def exhibit_step_time(table: pd.DataFrame) -> Figure:
 def exhibit_auto_tempo(table: pd.DataFrame) -> Figure:
     """Layers converted by each technique as the budget shrinks, with the bytes that remain."""
     figure, axes = plt.subplots(figsize=(7.5, 4), layout="constrained")
-    shown = table.assign(budget=(100 * table.budget_fraction).map("{:.0f} %".format))
+    names = {"gelu": "GELU", "layernorm": "LayerNorm", "attention": "dropout recomputation"}
+    shown = table.assign(
+        budget=(100 * table.budget_fraction).map("{:.0f} %".format), technique=table.technique.map(names)
+    )
     sns.barplot(shown, x="budget", y="layers_converted", hue="technique", ax=axes, palette=_COLORS[:3])
     for position, (_, part) in enumerate(shown.groupby("budget", sort=False)):
         row = part.iloc[0]
         text = f"{row.retained_GiB:.1f} GiB\n+{row.overhead_ms:.1f} ms"
         axes.text(position, 1.03 * row.layers, text, ha="center", va="bottom", fontsize=8)
     axes.set(ylim=(0, 1.25 * table.layers.max()), ylabel=f"layers converted, of {table.layers.max()}")
+    axes.set_yticks(range(0, table.layers.max() + 1, max(1, table.layers.max() // 4)))
     axes.set_xlabel("budget between everything converted (0 %) and nothing (100 %)")
     axes.set_title("Auto-Tempo converts the cheapest layers first")
     axes.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
@@ -241,6 +241,7 @@ def exhibit_peers(table: pd.DataFrame) -> Figure:
     colors = [_COLORS[0] if "Tempo" in arm else "0.65" for arm in shown.arm]
     axes.barh(shown.arm, shown.bytes_per_bsh, color=colors)
     axes.bar_label(axes.containers[0], fmt="%.0f", padding=3, fontsize=8)
+    axes.grid(visible=False, axis="y")
     axes.set(xlabel="bytes kept by one layer per element of a hidden state", title="BERT-Large layer, S = 512, fp32")
     axes.margins(x=0.08)
     return figure

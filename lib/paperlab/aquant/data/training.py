@@ -7,8 +7,6 @@ under the key is what training would give, so a run that finds it and one that d
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from paperlab.aquant import networks
 from paperlab.aquant.data.tasks import Data, DigitsTask, GaborTask, Split
+from paperlab.lab.cache import content_key
 from paperlab.lab.files import write_atomic
 from paperlab.lab.paths import cache_dir
 
@@ -148,16 +147,11 @@ def correct(model: nn.Module, split: Split, batch: int = 500) -> Tensor:
 
 
 def _key(recipe: Recipe, data: Data, model: nn.Module) -> str:
-    digest = hashlib.sha256()
     settings = asdict(recipe) | {"task": repr(recipe.task), "torch": torch.__version__.split("+")[0]}
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    for split in (data.train, data.test):
-        digest.update(split.digest().encode())
+    parts: list[str | bytes] = [data.train.digest(), data.test.digest()]
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    for source in (Path(__file__), *sorted(Path(networks.__file__).parent.glob("*.py"))):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+        parts += [name, tensor.contiguous().numpy().tobytes()]
+    return content_key(settings, parts, code=(__name__, networks.__name__))
 
 
 def _read(path: Path, model: nn.Module, key: str) -> float | None:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from paperlab.aquant.frame.insert import layers_of, quantizers_of
 from paperlab.aquant.frame.prefix import modes
 from paperlab.aquant.frame.recipe import Phase, Recipe
-from paperlab.aquant.quantizer import ActivationQuantizer
+from paperlab.aquant.quantizer import ActivationQuantizer, coin_flips
 
-KEEP = 0.5  # QDrop: probability that a value is quantized
 FEWEST_STEPS = 400  # that a travel is divided by: fewer iterations do not make rates any higher
 BETA_START, BETA_END = 20.0, 2.0
 
@@ -65,7 +64,7 @@ def learn(
     sampler = torch.Generator().manual_seed(seed)
     dropper = torch.Generator(target.device).manual_seed(seed + 1)
     for quantizer in quantizers_of(unit).values():
-        quantizer.keep, quantizer.generator = (KEEP if phase.drop else 1.0), dropper
+        quantizer.drop, quantizer.generator = phase.drop, dropper
     with modes(unit, activations=phase.quantized_activations):
         for step in range(phase.iterations):
             rows = torch.randint(len(target), (recipe.batch,), generator=sampler).to(target.device)
@@ -77,7 +76,7 @@ def learn(
                 loss = loss + recipe.rounding_weight * sum(rounding_regularizer(share, exponent) for share in shares)
             _update(loss, optimizers, schedules, fresh)
     for quantizer in quantizers_of(unit).values():
-        quantizer.keep, quantizer.generator = 1.0, None
+        quantizer.drop, quantizer.generator = False, None
         quantizer.requires_grad_(False)
     for layer in layers.values() if phase.weights else ():
         layer.weight_quantizer.harden()
@@ -111,8 +110,8 @@ def _mixed(inputs: tuple[Tensor, Tensor], rows: Tensor, phase: Phase, dropper: t
         return float_[rows]
     if not phase.drop:
         return quantized[rows]
-    kept = torch.rand(quantized[rows].shape, generator=dropper, device=quantized.device) < KEEP
-    return torch.where(kept, quantized[rows], float_[rows])
+    clean, rounded = float_[rows], quantized[rows]
+    return torch.lerp(clean, rounded, coin_flips(rounded.shape, dropper, rounded.device))
 
 
 def _update(

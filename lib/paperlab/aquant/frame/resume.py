@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 from safetensors.torch import load, save
@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from paperlab.aquant.frame.insert import layers_of
 from paperlab.aquant.frame.recipe import Recipe
 from paperlab.aquant.frame.report import UnitReport
+from paperlab.lab.cache import content_key
 from paperlab.lab.files import write_atomic, write_json
 
 
 def fingerprint(model: nn.Module, images: Tensor, recipe: Recipe) -> str:
     """Return a hash of everything that a run's result depends on."""
-    digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
-    for name, tensor in [*sorted(model.state_dict().items()), ("images", images)]:
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    tensors = [*sorted(model.state_dict().items()), ("images", images)]
+    parts = ((name, tensor.detach().cpu().contiguous().numpy().tobytes()) for name, tensor in tensors)
+    return content_key(asdict(recipe), chain.from_iterable(parts))
 
 
 class Checkpoints:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from paperlab.aquant.border import BorderSpec
+from paperlab.lab.cache import content_key
 from paperlab.lab.workers import in_processes
 
 _FREE = BorderSpec(bound="none")
@@ -113,13 +112,12 @@ def _run(case: Case) -> Outcome:
         quantized = quantize(net.model, images, method, case.w_bits, case.a_bits, **settings)
         right = correct(quantized, net.data.test).numpy()
         offset, error = output_gap(net, quantized)
-    recipe = json.dumps(asdict(quantized.recipe), sort_keys=True)
     row = {
         "network": case.network, "task": case.task, "net_seed": case.seed, "arm": case.arm,
         "w_bits": case.w_bits, "a_bits": case.a_bits, "iterations": case.iterations, "calibration_images": case.images,
         "float_top1": net.test_accuracy, "top1": 100 * right.mean(),
         "mean_offset": offset, "output_error": error,
-        "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:12], "net": net.key[:12],
+        "recipe": content_key(asdict(quantized.recipe))[:12], "net": net.key[:12],
     }  # fmt: skip
     return Outcome(row, right, quantized.report(), _borders(quantized))
 

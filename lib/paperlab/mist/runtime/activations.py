@@ -133,10 +133,6 @@ class Record:
     output: GradientEdge | None
     saved: SavedActivations
 
-    def input_grad(self) -> Tensor | None:
-        """Return the gradient of the first input after backward."""
-        return self.inputs[0].grad
-
 
 def storage_keys(tensors: Iterable[Tensor]) -> set[int]:
     """Return the identities of the tensors' storages."""

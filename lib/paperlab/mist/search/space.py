@@ -25,7 +25,6 @@ class Space:
     zero: ZeRO levels; above 1 only where dp > 1. *_ratios: offload ratios to try.
     layer_window: how far a stage's layers may be from an even split. stages: allowed pipeline depths, or all.
     imbalance: whether the objective knows that first and last micro-batches differ (else d is averaged over G).
-    same_ratios: one set of offload ratios for all stages (the artifact's simple heuristic).
     """
 
     checkpointing: str = "free"
@@ -39,7 +38,6 @@ class Space:
     stages: tuple[int, ...] | None = None
     layer_window: int = 2
     imbalance: bool = True
-    same_ratios: bool = False
 
     def __post_init__(self) -> None:
         if self.checkpointing not in ("free", "full", "none"):

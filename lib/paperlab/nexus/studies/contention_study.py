@@ -60,20 +60,3 @@ def by_split(
             cells = (co_run.overlap(share), co_run.decode_bandwidth(share), co_run.decode_s(1 - share, share))
             rows.append((form, percent, *cells))
     return pd.DataFrame(rows, columns=["contention", "prefill_percent", "overlap", "bandwidth", "latency_s"])
-
-
-def by_decode_batch(batches: Sequence[int] = (1, 4, 8, 16, 32, 64, 128, 256), context: int = 2000) -> pd.DataFrame:
-    """Return how the two forms treat small batches: columns contention, batch, bandwidth, attention_over_alone.
-
-    By bytes per iteration a small decode batch gets next to nothing, since prefill's iteration, about ten times as
-    long, moves all weights.
-    """
-    rows = []
-    for form in FORMS:
-        model = published_model(contention=form)
-        for batch in batches:
-            decode = StepShape(decode_tokens=batch, decode_context=batch * context, logits=batch)
-            bandwidth = model.co_run(chunk(CHUNK), decode).decode_bandwidth(0.5)
-            alone, beside = (model.times(decode, 0.5, part)["decode_attention"] for part in (1.0, bandwidth))
-            rows.append((form, batch, bandwidth, beside / alone))
-    return pd.DataFrame(rows, columns=["contention", "batch", "bandwidth", "attention_over_alone"])

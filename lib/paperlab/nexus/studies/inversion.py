@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from paperlab.nexus.belief import published_belief
 from paperlab.nexus.cost_model import CostModel
 from paperlab.nexus.saturation import PUBLISHED_DECODE, PUBLISHED_PREFILL
 from paperlab.nexus.search import search
@@ -46,21 +45,3 @@ def splits(
             need = decode_first + 100 - prefill_first
             rows.append((alpha, beta, prefill_first, decode_first, need, decode_first > prefill_first))
     return pd.DataFrame(rows, columns=["alpha", "beta", "prefill_first", "decode_first", "need", "inverted"])
-
-
-def splits_by_batch(batches: Iterable[int] = (1, 4, 8, 20, 64), context: int = 6000) -> pd.DataFrame:
-    """Return R_p of both modes at the published slacks, by decode batch: columns tile_rows, batch, then as `splits`.
-
-    With arithmetic in proportion to the batch (tile_rows 1, as published) a thin batch seems to need next to no
-    multiprocessors.
-    """
-    tables = []
-    for rows in (1, 128):
-        model = published_model(published_belief(tile_rows=rows))
-        for batch in batches:
-            decode = StepShape(decode_tokens=batch, decode_context=batch * context, logits=batch)
-            found = splits(decode=decode, alphas=(1.3,), betas=(1.1,), model=model)
-            found.insert(0, "batch", batch)
-            found.insert(0, "tile_rows", rows)
-            tables.append(found)
-    return pd.concat(tables, ignore_index=True)

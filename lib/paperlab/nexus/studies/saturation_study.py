@@ -43,16 +43,6 @@ def fit_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "stated_drop", "fitted_drop", "miss_percent"])
 
 
-def parameter_table() -> pd.DataFrame:
-    """Return the fitted parameters: family, phase, operator, efficiency, knee (R_sat), decay (λ)."""
-    rows = [
-        (family, *key, curve.efficiency, curve.saturation.knee, curve.saturation.decay)
-        for family in FAMILIES
-        for key, curve in published_belief(family).curves.items()
-    ]
-    return pd.DataFrame(rows, columns=["family", "phase", "operator", "efficiency", "knee", "decay"])
-
-
 def share_table(shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """Return both phases' forecast latency by share, and what each operator takes of it (Fig. 5).
 

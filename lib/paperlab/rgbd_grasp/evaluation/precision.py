@@ -1,4 +1,4 @@
-"""Precision of ranked verdicts, average precision, and bootstrap intervals over scenes."""
+"""Precision of ranked verdicts, and average precision with its interval over scenes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from paperlab.rgbd_grasp.evaluation.bootstrap import Interval, interval
 from paperlab.rgbd_grasp.geometry.checks import Floats, floats
 from paperlab.rgbd_grasp.labels.force_closure import EVALUATED_FRICTIONS
 
@@ -24,14 +25,6 @@ def precision_at(frictions: ArrayLike, top_k: int = TOP_K) -> Floats:
     counts = np.zeros((top_k, len(EVALUATED_FRICTIONS)))
     counts[: len(held)] = held
     return counts.cumsum(axis=0) / np.arange(1, top_k + 1)[:, None]
-
-
-class Interval(NamedTuple):
-    """A mean and its bootstrap interval, in percent."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class AveragePrecision(NamedTuple):
@@ -64,10 +57,5 @@ def average_precision(
         raise ValueError(f"scenes: got {scene.shape} for {len(values)} frames, needs one per frame, at least one")
     _, index = np.unique(scene, return_inverse=True)
     count = np.bincount(index)
-    sums = np.stack([np.bincount(index, column) for column in values.T], axis=-1)
-    low = high = np.full(3, np.nan)
-    if len(count) > 1:
-        drawn = np.random.default_rng(seed).integers(len(count), size=(resamples, len(count)))
-        means = sums[drawn].sum(axis=1) / count[drawn].sum(axis=1)[:, None]
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return AveragePrecision(*(Interval(*row) for row in np.stack([values.mean(axis=0), low, high], axis=-1) * 100))
+    by_scene = [100 * np.bincount(index, column) / count for column in values.T]
+    return AveragePrecision(*(interval(v, count, seed=seed, resamples=resamples, level=level) for v in by_scene))

@@ -6,7 +6,6 @@ source of the net and of the training, and torch's version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from paperlab.lab.cache import content_key
 from paperlab.lab.paths import cache_dir
 from paperlab.rgbd_grasp import learning, network
 from paperlab.rgbd_grasp.learning.recipe import Recipe
@@ -52,7 +52,7 @@ def trained(
     A killed training goes on from its last checkpoint. A cache that cannot be written is a warning.
     """
     recipe = recipe or Recipe()
-    key = content_key(config, train, validation, recipe, device)
+    key = net_key(config, train, validation, recipe, device)
     folder = cache_dir() / "rgbd_grasp"
     path = folder / f"{config.modality}-{key[:24]}.safetensors"
     stored = _read(path, key) if cached else None
@@ -68,16 +68,10 @@ def trained(
     return Trained(avn, history, key)
 
 
-def content_key(config: AvnConfig, train: Samples, validation: Samples, recipe: Recipe, device: str = "cpu") -> str:
+def net_key(config: AvnConfig, train: Samples, validation: Samples, recipe: Recipe, device: str = "cpu") -> str:
     """Return the hash of all that decides about the trained weights."""
     settings = asdict(config) | asdict(recipe) | {"torch": torch.__version__.split("+")[0], "device": device}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for samples in (train, validation):
-        digest.update(samples.digest().encode())
-    for package in (learning, network):
-        for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()
+    return content_key(settings, (train.digest(), validation.digest()), code=(learning.__name__, network.__name__))
 
 
 def _read(path: Path, key: str) -> Trained | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from paperlab.lab.cache import content_key
 from paperlab.lab.files import write_atomic
 from paperlab.lab.paths import cache_dir
+from paperlab.rgbd_grasp import geometry, labels
 from paperlab.rgbd_grasp.dataset.layout import Layout
 from paperlab.rgbd_grasp.dataset.models import read_obj
 from paperlab.rgbd_grasp.dataset.writer import write_object
@@ -41,22 +41,15 @@ def surface_voxels(mesh: Mesh) -> Floats:
     return voxel_average(surface_cloud(mesh), VOXEL_M)
 
 
-@cache
-def _code() -> bytes:
-    """Return a digest of the code that labels come from: a change there makes new ones."""
-    package = Path(__file__).resolve().parents[1]
-    files = [path for part in ("geometry", "labels") for path in sorted((package / part).glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
-
-
-def _kept(mesh: Mesh, kind: str, *settings: float) -> Path:
-    digest = hashlib.sha256(_code() + mesh.vertices.tobytes() + mesh.faces.tobytes() + repr(settings).encode())
-    return cache_dir() / "rgbd_grasp" / f"{kind}-{digest.hexdigest()[:24]}.npz"
+def _kept(mesh: Mesh, kind: str, **settings: float) -> Path:
+    shape = (mesh.vertices.tobytes(), mesh.faces.tobytes())
+    key = content_key(settings, shape, code=(geometry.__name__, labels.__name__))
+    return cache_dir() / "rgbd_grasp" / f"{kind}-{key[:24]}.npz"
 
 
 def signed_distances(mesh: Mesh) -> SdfGrid:
     """Return a mesh's signed distances, 64 cells along its longest side."""
-    path = _kept(mesh, "sdf", SDF_CELLS)
+    path = _kept(mesh, "sdf", cells=SDF_CELLS)
     if not path.exists():
         grid = mesh_sdf(mesh, SDF_CELLS)
         _save(path, values=grid.values, origin=grid.origin, cell_m=np.array(grid.cell_m))
@@ -66,7 +59,7 @@ def signed_distances(mesh: Mesh) -> SdfGrid:
 
 def sampled_grasps(mesh: Mesh) -> GraspGroup:
     """Return antipodal grasps of an object in its frame, some thousands, that hold at a friction of 0.4."""
-    path = _kept(mesh, "antipodal", _SAMPLES, MAX_FRICTION)
+    path = _kept(mesh, "antipodal", samples=_SAMPLES, max_friction=MAX_FRICTION)
     if not path.exists():
         found = antipodal_grasps(mesh, surface_voxels(mesh), _SAMPLES, max_friction=MAX_FRICTION)
         _save(path, grasps=found.grasp_group_array.astype(np.float32))
@@ -78,7 +71,7 @@ def exhaustive_labels(mesh: Mesh, points: int) -> ObjectLabels:
     """Return labels in GraspNet-1Billion's format: `points` points by 300 views, 12 angles and 4 depths."""
     if points < 1:
         raise ValueError(f"points: got {points}, needs at least 1")
-    path = _kept(mesh, "labels", points)
+    path = _kept(mesh, "labels", points=points)
     if not path.exists():
         label_object(mesh, surface_voxels(mesh), spread_points(mesh, points)).save(path)
     return ObjectLabels.load(path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paperlab.lab.cache import content_key
 from paperlab.lab.paths import cache_dir
 from paperlab.lab.workers import in_processes
 from paperlab.rgbd_grasp import geometry, labels, scenes
@@ -29,6 +28,8 @@ TEST_SPLITS = ("seen", "similar", "novel")
 LABEL_FRICTION = 0.2  # of the grasps that a heatmap is labeled with
 SIZES = Sizes(views=4)
 SEED = 0  # of the scenes: the same ones in every profile, more or fewer of them
+# What turns views into samples; named, because importing it loads torch.
+_SAMPLES_CODE = ("paperlab.rgbd_grasp.learning.samples", "paperlab.rgbd_grasp.network.inputs")
 _NETS = {"tiny": TINY, "small": SMALL, "full": FULL}
 
 
@@ -70,11 +71,9 @@ def _alone(name: str) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def scenes_folder() -> Path:
     """Return where the scenes lie; its name holds the hash of sizes, seed and the code that makes scenes."""
-    digest = hashlib.sha256(json.dumps({"seed": SEED, **asdict(SIZES)}).encode())
-    for package in (geometry, labels, scenes):
-        for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(source.read_bytes())
-    return cache_dir() / "rgbd_grasp" / f"scenes-{digest.hexdigest()[:16]}"
+    code = (geometry.__name__, labels.__name__, scenes.__name__)
+    key = content_key({"seed": SEED, **asdict(SIZES)}, code=code)
+    return cache_dir() / "rgbd_grasp" / f"scenes-{key[:16]}"
 
 
 @lru_cache(maxsize=4)
@@ -104,7 +103,7 @@ def samples(net: str, train_scenes: int, symmetry: Symmetry = "canonical") -> tu
     from paperlab.rgbd_grasp.learning.samples import Samples, collect, labeled_views
 
     found = data()
-    path = scenes_folder() / f"samples-{net}-{train_scenes}-{symmetry}-{_samples_key()}.npz"
+    path = scenes_folder() / f"samples-{net}-{train_scenes}-{symmetry}-{content_key({}, code=_SAMPLES_CODE)[:12]}.npz"
     ids = list(SPLITS["train"][:train_scenes])
     if path.exists():
         lot = Samples.load(path)
@@ -113,15 +112,6 @@ def samples(net: str, train_scenes: int, symmetry: Symmetry = "canonical") -> tu
         lot = collect(views, _NETS[net], normals=True, symmetry=symmetry)
         lot.save(path)
     return lot.split(ids[-max(1, train_scenes // 10) :])
-
-
-def _samples_key() -> str:
-    """Return the hash of the code that turns views into samples."""
-    from paperlab.rgbd_grasp.learning import samples as module
-    from paperlab.rgbd_grasp.network import inputs
-
-    sources = b"".join(Path(str(m.__file__)).read_bytes() for m in (module, inputs))
-    return hashlib.sha256(sources).hexdigest()[:12]
 
 
 def train(config: Config, specs: Iterable[NetSpec]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paperlab.rgbd_grasp.prediction.avn import Avn
 
 ORACLE_FRICTION = 0.4  # the worst grasps that an oracle proposes; it prefers better ones
-_TIES = 1e-3  # of a prior that is the same in every cell
+_TIES = 1e-3  # of a prior that many cells share
 _OTHER = 7  # scenes on: whose color image is swapped in
 
 
@@ -122,10 +122,18 @@ def _prior(net: str, train_scenes: int) -> Floats:
 
 
 def _class_prior(scene: Scene) -> GraspGroup:
+    """Draw a class for every cell in proportion to the prior of the training scenes; frequent classes rank first.
+
+    All that it sees of the picture is the workspace. With the same best classes in every cell most grasps would
+    suppress each other. Which cells of a class come first is left to chance.
+    """
     prior = _prior(scene.case.net.net, scene.case.net.train_scenes)
-    cells = scene.observation.workspace.cells
-    # The prior is the same in every cell of the workspace: which cells are taken is left to chance.
-    return scene.searched(prior[:, None, None] * (1 + _TIES * scene.rng.random((len(prior), *cells.shape))))
+    cells = scene.observation.workspace.cells.shape
+    drawn = scene.rng.choice(len(prior), size=cells, p=prior / prior.sum())
+    heatmap = np.full((len(prior), *cells), -np.inf)
+    scores = prior[drawn] * (1 + _TIES * scene.rng.random(cells))
+    np.put_along_axis(heatmap, drawn[None], scores[None], axis=0)
+    return scene.searched(heatmap)
 
 
 def _oracle_heatmap(scene: Scene) -> GraspGroup:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pandas as pd
-
 Era = Literal["paper", "modern"]
 AttentionKind = Literal["eager", "sdpa"]
 MaskFormat = Literal["byte", "bit"]
@@ -172,18 +170,3 @@ def technique_shares(shape: LayerShape, era: Era) -> dict[str, float]:
     """Fraction of the baseline's leading bytes that each technique alone saves; the fractions add up."""
     baseline = leading_bytes(shape, era=era)
     return {name: 1 - leading_bytes(shape, technique, era) / baseline for name, technique in SINGLE_TECHNIQUES.items()}
-
-
-def variants_table(shape: LayerShape) -> pd.DataFrame:
-    """Every variant of `VARIANTS`: columns variant, era, layer_bytes, bsh_units, paper_ratio, modern_ratio.
-
-    `bsh_units` is bytes over B*S*H; the ratios divide each era's eager layer by the variant.
-    """
-    baseline = {era: retained_bytes(shape, era=era) for era in ("paper", "modern")}
-    rows = [(name, era, retained_bytes(shape, techniques, era)) for name, (era, techniques) in VARIANTS.items()]
-    table = pd.DataFrame(rows, columns=["variant", "era", "layer_bytes"])
-    return table.assign(
-        bsh_units=table.layer_bytes / shape.bsh,
-        paper_ratio=baseline["paper"] / table.layer_bytes,
-        modern_ratio=baseline["modern"] / table.layer_bytes,
-    )

@@ -7,9 +7,9 @@ small batches keep only says where to look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -126,53 +126,82 @@ def step_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
     return step_peak(_with_gradients(model), batch).peak_bytes
 
 
-def _first_guess(model: nn.Module, seq_len: int, room_bytes: int) -> int:
-    """Batch that fits by what forward keeps for one more sample; too large, as backward needs more."""
-    one, two = (step_peak(model, synthetic_batch(model, batch, seq_len)).forward_bytes for batch in (1, 2))
-    return max(1, room_bytes // (two - one))
+class _Step:
+    """Peaks of a training step by batch, each traced once, and a guess at the batch that fills a room."""
+
+    def __init__(self, model: nn.Module, seq_len: int) -> None:
+        self._model, self._seq_len = model, seq_len
+        self._peaks: dict[int, int] = {}
+
+    def needed(self, batch: int) -> int:
+        """Return the peak in bytes at this batch."""
+        if batch not in self._peaks:
+            self._peaks[batch] = step_bytes(self._model, synthetic_batch(self._model, batch, self._seq_len))
+        return self._peaks[batch]
+
+    def fits(self, room_bytes: int, batch: int) -> bool:
+        """Return whether the peak at this batch is within the room."""
+        return self.needed(batch) <= room_bytes
+
+    def guess(self, room_bytes: int) -> int:
+        """Return the batch that fills the room by the line through the two largest batches known so far."""
+        if not self._peaks:
+            batch = self._by_forward(room_bytes)
+            return max(1, batch * room_bytes // self.needed(batch))
+        if len(self._peaks) == 1:
+            ((batch, peak),) = self._peaks.items()
+            return max(1, batch * room_bytes // peak)
+        first, second = sorted(self._peaks)[-2:]
+        slope = (self._peaks[second] - self._peaks[first]) / (second - first)
+        return max(1, int(second + (room_bytes - self._peaks[second]) / slope))
+
+    def _by_forward(self, room_bytes: int) -> int:
+        """Batch that fits by what forward keeps for one more sample; too large, as backward needs more."""
+        one, two = (
+            step_peak(self._model, synthetic_batch(self._model, batch, self._seq_len)).forward_bytes for batch in (1, 2)
+        )
+        return max(1, room_bytes // (two - one))
 
 
-def capacity(
+def capacity(model: Any, memory_bytes: float, seq_len: int, arm: str | None = None, **options: Any) -> Capacity:
+    """Largest training batch of `model` on a GPU with `memory_bytes`, with its accounting.
+
+    `options` are those of `capacities`, and `reserve_bytes`.
+    """
+    reserve_bytes = options.pop("reserve_bytes", CONTEXT_RESERVE_BYTES)
+    return capacities(model, [(memory_bytes, reserve_bytes)], seq_len, arm, **options)[0]
+
+
+def capacities(
     model: Any,
-    memory_bytes: float,
+    gpus: Iterable[tuple[float, int]],
     seq_len: int,
     arm: str | None = None,
     *,
-    reserve_bytes: int = CONTEXT_RESERVE_BYTES,
     state_bytes_per_parameter: int = STATE_BYTES_PER_PARAMETER,
     dtype: torch.dtype | None = None,
-) -> Capacity:
-    """Largest training batch of `model` on a GPU with `memory_bytes`, with its accounting.
+) -> list[Capacity]:
+    """Largest training batch of `model` on each of `gpus`, (memory, reserve) in bytes, with its accounting.
 
     `model` is a Hugging Face model, as it is configured (arm None) or as one of `baselines.ARMS`, or a
     configuration; it is not changed and its weights are not touched. Gradients persist between steps, as in the
-    paper's software. Raises `ValueError` where the cap is below what the model takes without any batch.
+    paper's software. Raises `ValueError` where a memory is below what the model takes without any batch.
     """
     twin = _meta_model(model, arm, dtype)
     state = sum(p.numel() for p in twin.parameters() if p.requires_grad) * state_bytes_per_parameter
     state += sum(p.nbytes for p in twin.parameters() if not p.requires_grad) + sum(b.nbytes for b in twin.buffers())
-    room = int(memory_bytes) - reserve_bytes - state
-    if room <= 0:
-        raise ValueError(
-            f"memory_bytes is {memory_bytes:.4g}; the model's training state and the reserve alone take "
-            f"{state + reserve_bytes:.4g}"
-        )
-
-    @cache
-    def needed(batch: int) -> int:
-        return step_bytes(twin, synthetic_batch(twin, batch, seq_len))
-
-    guess = _first_guess(twin, seq_len, room)
-    batch = largest(lambda size: needed(size) <= room, guess * room // needed(guess))
-    return Capacity(
-        batch,
-        arm or "as configured",
-        seq_len,
-        int(memory_bytes),
-        reserve_bytes,
-        state,
-        needed(batch) if batch else 0,
-    )
+    step, found = _Step(twin, seq_len), []
+    for memory_bytes, reserve_bytes in gpus:
+        room = int(memory_bytes) - reserve_bytes - state
+        if room <= 0:
+            raise ValueError(
+                f"memory_bytes is {memory_bytes:.4g}; the model's training state and the reserve alone take "
+                f"{state + reserve_bytes:.4g}"
+            )
+        batch = largest(partial(step.fits, room), step.guess(room))
+        peak = step.needed(batch) if batch else 0
+        found.append(Capacity(batch, arm or "as configured", seq_len, int(memory_bytes), reserve_bytes, state, peak))
+    return found
 
 
 def max_batch(model: Any, memory_bytes: float, seq_len: int, arm: str | None = None, **options: Any) -> int:

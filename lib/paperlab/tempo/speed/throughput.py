@@ -217,11 +217,6 @@ def iso_batch_overhead(workload: Workload, arms: Sequence[str], batch: int, **op
     return compare(workload, [Point(arm, batch) for arm in arms], **options)
 
 
-def throughput_curve(workload: Workload, arm: str, batches: Sequence[int], **options: Any) -> pd.DataFrame:
-    """Measure one arm over batch sizes; `speedup` is over the first of them."""
-    return compare(workload, [Point(arm, batch) for batch in batches], **{"baseline": arm, **options})
-
-
 def throughput_at_largest_batch(workload: Workload, batches: Mapping[str, int], **options: Any) -> pd.DataFrame:
     """Compare arms, each at its own largest batch, as `probe.measure_max_batch` finds it under a memory cap.
 
