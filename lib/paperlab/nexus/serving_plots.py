@@ -127,7 +127,7 @@ def exhibit_controls(table: pd.DataFrame) -> Figure:
             sns.pointplot(
                 part, x=metric, y="arm", hue="rate_per_s", ax=axes, linestyle="none", palette="viridis",
                 errorbar=("pi", 100), legend=axes is panels[0][1], dodge=rates > 1 and 0.4, markersize=6,
-                markers=["o", "s", "^", "D"][:rates],
+                markers=[*"os^DvPX*"][:rates],
             )  # fmt: skip
             axes.set(xscale="log", title=scenario, xlabel=_METRICS[metric], ylabel="")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
