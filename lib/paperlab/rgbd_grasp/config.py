@@ -14,6 +14,7 @@ class Config:
     """Sizes of RGBD-Grasp's experiments; the defaults are the smallest that exercise every path."""
 
     workers: int = 1  # processes, one torch thread each
+    scene_workers: int = 2  # processes that make scenes; they start fast, without torch
     device: str = "cpu"  # where nets learn
     net: str = "tiny"  # of NETS; "tiny" has 12 views by 4 angles, and learns next to nothing
     train_scenes: int = 10  # a tenth of them for validation

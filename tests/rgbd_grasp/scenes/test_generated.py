@@ -14,7 +14,17 @@ from paperlab.rgbd_grasp.geometry.anchors import avn_anchors
 from paperlab.rgbd_grasp.geometry.gripper import collisions
 from paperlab.rgbd_grasp.geometry.rotations import inverse, move
 from paperlab.rgbd_grasp.labels.heatmap import CellGrid, heatmap_labels
-from paperlab.rgbd_grasp.scenes import Generated, Sizes, assets, catalog, make_dataset, make_scene, object_ids
+from paperlab.rgbd_grasp.scenes import (
+    Generated,
+    Sizes,
+    assets,
+    catalog,
+    dataset,
+    make_dataset,
+    make_datasets,
+    make_scene,
+    object_ids,
+)
 from paperlab.rgbd_grasp.scenes.drop import Pile, drop
 from paperlab.rgbd_grasp.scenes.generate import take_views
 from paperlab.rgbd_grasp.scenes.looks import random_looks
@@ -166,6 +176,18 @@ def test_frames_evaluated_by_processes_equal_one_by_one(root, data):
         for one in (a, b):
             assert np.array_equal(one.precision, expected.precision)
             assert np.array_equal(one.rows, expected.rows)
+
+
+def test_splits_share_their_objects_and_their_workers(tmp_path, monkeypatch):
+    lots = []
+    monkeypatch.setattr(dataset, "_run", lambda jobs, workers, progress, title: lots.append(jobs))
+    assert make_datasets(tmp_path, {"train": 2, "seen": 1, "novel": 1}) == [0, 1, 100, 160]
+    objects, scenes = lots
+    assert [job.object_ids for job in objects] == [(i,) for i in sorted([*object_ids("seen"), *object_ids("novel")])]
+    assert [(job.scene_id, job.object_ids) for job in scenes] == [
+        *((i, tuple(object_ids("seen"))) for i in (0, 1, 100)),
+        (160, tuple(object_ids("novel"))),
+    ]
 
 
 def test_impossible_requests_are_told_in_one_line(root, tmp_path):

@@ -58,17 +58,23 @@ def collisions(grasps: GraspGroup, points: Floats) -> Collisions:
 
 def _counts(grasps: GraspGroup, points: Floats) -> Floats:
     """Return how many points lie in the gripper's boxes and how many between its fingers (2, N)."""
-    rotations, depths, half = grasps.rotation_matrices, grasps.depths, grasps.widths / 2
+    at, depths, half = grasps.translations, grasps.depths, grasps.widths / 2
+    axes = [np.ascontiguousarray(grasps.rotation_matrices[:, :, k]) for k in range(3)]
     back = BASE_M + FINGER_M
-    middles = grasps.translations + ((depths - back) / 2)[:, None] * rotations[:, :, 0]
+    middles = at + ((depths - back) / 2)[:, None] * axes[0]
     reach = np.sqrt(((depths + back) / 2) ** 2 + (half + FINGER_M) ** 2 + (HEIGHT_M / 2) ** 2) + 1e-6
     grasp, point = pairs_within(middles, points, float(reach.max(initial=0.0)))
-    offsets = points[point] - grasps.translations[grasp]
-    x, y, z = np.einsum("pi,pij->jp", offsets, rotations[grasp])
-    y, level = np.abs(y), np.abs(z) < HEIGHT_M / 2
-    along_fingers = level & (x > -BASE_M) & (x < depths[grasp])
+
+    def along(k: int) -> Floats:
+        # Column by column it is twice as fast as with arrays of vectors.
+        return sum((points[point, i] - at[grasp, i]) * axes[k][grasp, i] for i in range(3))
+
+    level = np.abs(along(2)) < HEIGHT_M / 2
+    grasp, point = grasp[level], point[level]
+    x, y = along(0), np.abs(along(1))
+    along_fingers = (x > -BASE_M) & (x < depths[grasp])
     reached = y < half[grasp] + FINGER_M
     beside = along_fingers & (y > half[grasp]) & reached
-    palm = level & (x > -back) & (x < -BASE_M) & reached
+    palm = (x > -back) & (x < -BASE_M) & reached
     inside = along_fingers & (y <= half[grasp])
     return np.stack([np.bincount(grasp[mask], minlength=len(grasps)) for mask in (beside | palm, inside)])

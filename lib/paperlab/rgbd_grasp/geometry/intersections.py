@@ -44,18 +44,23 @@ def cross_segments(start: Floats, step: Floats, triangles: Floats) -> tuple[Floa
 
 def distances_to_triangles(points: Floats, triangles: Floats) -> Floats:
     """Return the squared distance (P,) of each point (P, 3) from its triangle (P, 3, 3)."""
-    corners = triangles.swapaxes(0, 1)
+    # Coordinates lie apart, which is twice as fast as arrays of vectors.
+    point, corners = np.ascontiguousarray(points.T), np.ascontiguousarray(triangles.transpose(1, 2, 0))
     squared = np.full(len(points), np.inf)
-    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
-    area = np.einsum("ij,ij->i", normal, normal)
+    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0], axis=0)
+    area = _dot(normal, normal)
     above = area > 0.0  # whether the foot of the perpendicular lies inside: on the inner side of all edges
     for i in range(3):
-        a, edge = corners[i], corners[(i + 1) % 3] - corners[i]
-        offset = points - a
-        length = np.einsum("ij,ij->i", edge, edge)
-        along = np.einsum("ij,ij->i", offset, edge) / np.where(length == 0.0, 1.0, length)
-        gap = offset - np.clip(along, 0.0, 1.0)[:, None] * edge
-        squared = np.minimum(squared, np.einsum("ij,ij->i", gap, gap))
-        above &= np.einsum("ij,ij->i", np.cross(edge, offset), normal) >= 0.0
-    height = np.einsum("ij,ij->i", points - corners[0], normal) ** 2 / np.where(area == 0.0, 1.0, area)
+        edge, offset = corners[(i + 1) % 3] - corners[i], point - corners[i]
+        length = _dot(edge, edge)
+        along = _dot(offset, edge) / np.where(length == 0.0, 1.0, length)
+        gap = offset - np.clip(along, 0.0, 1.0) * edge
+        squared = np.minimum(squared, _dot(gap, gap))
+        above &= _dot(np.cross(edge, offset, axis=0), normal) >= 0.0
+    height = _dot(point - corners[0], normal) ** 2 / np.where(area == 0.0, 1.0, area)
     return np.where(above, height, squared)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Return the products (P,) of vectors (3, P)."""
+    return (a * b).sum(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,32 @@ def make_dataset(
     160 to 189. The same seed gives the same bytes with any number of workers; a killed run is resumed by calling
     again. Raises ValueError where the folder holds scenes of another seed or size.
     """
-    one_of("split", split, tuple(SPLITS))
+    return make_datasets(folder, {split: scenes}, seed, sizes, workers=workers, progress=progress)
+
+
+def make_datasets(
+    folder: Path | str,
+    scenes: Mapping[str, int],
+    seed: int = 0,
+    sizes: Sizes | None = None,
+    *,
+    workers: int = 1,
+    progress: bool = True,
+) -> list[int]:
+    """Write the first scenes of several splits, as many as `scenes` says of each, as `make_dataset` does."""
     root, sizes = Path(folder), sizes or Sizes()
-    if not 1 <= scenes <= len(SPLITS[split]):
-        raise ValueError(f"scenes: got {scenes}, needs 1 to {len(SPLITS[split])}, as many as split {split!r} has")
+    for split, count in scenes.items():
+        one_of("split", split, tuple(SPLITS))
+        if not 1 <= count <= len(SPLITS[split]):
+            raise ValueError(f"scenes: got {count}, needs 1 to {len(SPLITS[split])}, as many as split {split!r} has")
     _check_marker(root, seed, sizes)
-    ids, layout = tuple(object_ids(family_of(split))), Layout(root)
-    chosen = list(SPLITS[split][:scenes])
-    _run([_Job(root, -1, (i,), seed, sizes) for i in ids], workers, progress, "objects")
-    todo = [_Job(root, i, ids, seed, sizes) for i in chosen if not layout.object_list(i).exists()]
-    _run(todo, workers, progress, f"{split} scenes")
-    return chosen
+    chosen = {i: tuple(object_ids(family_of(split))) for split, n in scenes.items() for i in SPLITS[split][:n]}
+    objects = sorted({i for ids in chosen.values() for i in ids})
+    _run([_Job(root, -1, (i,), seed, sizes) for i in objects], workers, progress, "objects")
+    layout = Layout(root)
+    todo = [_Job(root, i, ids, seed, sizes) for i, ids in chosen.items() if not layout.object_list(i).exists()]
+    _run(todo, workers, progress, "scenes")
+    return list(chosen)
 
 
 def _run(jobs: Sequence[_Job], workers: int, progress: bool, title: str) -> None:

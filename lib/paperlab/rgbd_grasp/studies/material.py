@@ -17,7 +17,7 @@ from paperlab.rgbd_grasp import geometry, labels, scenes
 from paperlab.rgbd_grasp.dataset.layout import SPLITS
 from paperlab.rgbd_grasp.geometry.anchors import Symmetry
 from paperlab.rgbd_grasp.network.config import FULL, SMALL, TINY, AvnConfig, Modality
-from paperlab.rgbd_grasp.scenes import Generated, Sizes, make_dataset
+from paperlab.rgbd_grasp.scenes import Generated, Sizes, make_datasets
 
 if TYPE_CHECKING:
     from paperlab.rgbd_grasp.config import Config
@@ -81,8 +81,7 @@ def generate(config: Config) -> Generated:
     """Return the scenes of a profile, made where they are missing."""
     counts = {"train": config.train_scenes} | dict.fromkeys(TEST_SPLITS, config.test_scenes)
     with _alone("scenes"):
-        for split, count in counts.items():
-            make_dataset(scenes_folder(), count, split, SEED, SIZES, workers=config.workers)
+        make_datasets(scenes_folder(), counts, SEED, SIZES, workers=config.scene_workers)
     return data()
 
 
