@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paperlab.lab.alone import alone
 from paperlab.lab.cache import content_key
 from paperlab.lab.paths import cache_dir
 from paperlab.lab.workers import in_processes
@@ -58,16 +57,6 @@ def net_spec(config: Config, modality: str = "rgb", seed: int = 0, **changes: An
     return NetSpec(config.net, config.train_scenes, device=config.device, **fields)
 
 
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Let one process at a time make what `name` stands for; notebooks may run side by side."""
-    folder = cache_dir() / "rgbd_grasp"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 @lru_cache(maxsize=1)
 def scenes_folder() -> Path:
     """Return where the scenes lie; its name holds the hash of sizes, seed and the code that makes scenes."""
@@ -80,7 +69,7 @@ def scenes_folder() -> Path:
 def generate(config: Config) -> Generated:
     """Return the scenes of a profile, made where they are missing."""
     counts = {"train": config.train_scenes} | dict.fromkeys(TEST_SPLITS, config.test_scenes)
-    with _alone("scenes"):
+    with alone(scenes_folder()):  # notebooks may run side by side
         make_datasets(scenes_folder(), counts, SEED, SIZES, workers=config.scene_workers)
     return data()
 
@@ -117,7 +106,7 @@ def train(config: Config, specs: Iterable[NetSpec]) -> None:
     """Train the nets that the cache does not hold, over the profile's workers."""
     wanted = list(dict.fromkeys(specs))
     generate(config)
-    with _alone("nets"):
+    with alone(cache_dir() / "rgbd_grasp"):
         for symmetry in dict.fromkeys(spec.symmetry for spec in wanted):
             samples(config.net, config.train_scenes, symmetry)  # once, not by every worker
         workers = config.workers if config.device == "cpu" else 1
