@@ -12,8 +12,14 @@ PROFILE = get_profile(config.get("profile", "cpu"))
 OUT = os.path.join(os.environ.get("PAPERLAB_RESULTS", "results"), folder_name(PROFILE))
 SUMMARY = [name for name in notebook_names() if name.startswith("90")]
 NOTEBOOKS = [name for name in notebook_names() if name not in SUMMARY]
-# They compare times of processes side by side: the two cores that this takes are theirs alone.
-MEASURED = {"11_nexus_experiments", "22_mist_runtime", "32_seesaw_engine"} if PROFILE.name != "smoke" else set()
+# What fills two cores by itself has them alone: notebooks that compare times of processes side by side, and those that
+# spread grids over processes, which two at a time would pass their time budgets.
+MEASURED = {"11_nexus_experiments", "22_mist_runtime", "32_seesaw_engine"}
+SPREAD = {
+    "12_nexus_serving", "13_nexus_ablation", "31_seesaw_experiments", "51_aquant_experiments", "52_aquant_ablations",
+    "61_grasp_experiments", "62_grasp_robustness", "91_across_systems",
+}
+WIDE = MEASURED | SPREAD if PROFILE.name != "smoke" else set()
 SELECTED = notebook_names(str(config.get("only", "")))
 
 
@@ -40,7 +46,7 @@ rule notebook:
         manifest=f"{OUT}/{{notebook}}/{MANIFEST}",
     params:
         settings=lambda wildcards: json.dumps(notebook_settings(wildcards.notebook, PROFILE.name), sort_keys=True),
-    threads: lambda wildcards: 2 if wildcards.notebook in MEASURED else PROFILE.threads
+    threads: lambda wildcards: 2 if wildcards.notebook in WIDE else PROFILE.threads
     resources:
         mem_mb=int(PROFILE.memory_GiB * 1024),
         runtime=int(PROFILE.notebook_minutes) + 1,
