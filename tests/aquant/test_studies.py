@@ -55,7 +55,7 @@ def test_profiles_hold_valid_settings(name: str) -> None:
         assert len(config.nets) >= 4
         assert config.iterations >= 800
         assert len(config.ablation_nets) >= 3
-        assert config.ablation_iterations >= 400
+        assert config.ablation_iterations >= 200
         assert config.task == "gabor"
 
 
