@@ -85,10 +85,11 @@ def test_lsq_gradient(zero_point: int) -> None:
         torch.testing.assert_close(gradient, expected)
 
 
-def test_drop_keeps_about_half_while_learning_alone() -> None:
-    item = ActivationQuantizer(2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_drop_keeps_about_half_while_learning_alone(dtype: torch.dtype) -> None:
+    item = ActivationQuantizer(2).to(dtype)
     item.set_grid(torch.tensor(1.0), torch.tensor(0.0))
-    x = torch.full((1, 1, 10_000), 0.3)
+    x = torch.full((1, 1, 10_000), 0.3, dtype=dtype)
     assert torch.equal(item(x), torch.zeros_like(x))
     item.drop, item.generator = True, torch.Generator().manual_seed(0)
     assert (item(x) == 0.3).float().mean().item() == pytest.approx(0.5, abs=0.03)

@@ -61,12 +61,12 @@ class RoundToGrid(torch.autograd.Function):
         return of_x, of_scale, -of_v if ctx.needs_input_grad[2] else None, None, None, None
 
 
-def coin_flips(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Return zeros and ones of equal probability, float32, eight per random byte: drawing each is far slower."""
-    count = shape.numel()
-    bytes_ = torch.randint(256, (-(-count // 8), 1), dtype=torch.uint8, generator=generator, device=device)
-    bits = bytes_.bitwise_and(2 ** torch.arange(8, dtype=torch.uint8, device=device)) != 0
-    return bits.flatten()[:count].reshape(shape).float()
+def coin_flips(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return zeros and ones of equal probability, shaped as `like`, eight a random byte: drawing each is far slower."""
+    count = like.numel()
+    bytes_ = torch.randint(256, (-(-count // 8), 1), dtype=torch.uint8, generator=generator, device=like.device)
+    bits = bytes_.bitwise_and(2 ** torch.arange(8, dtype=torch.uint8, device=like.device)) != 0
+    return bits.flatten()[:count].reshape(like.shape).to(like.dtype)
 
 
 class WeightQuantizer(nn.Module):
@@ -199,4 +199,4 @@ class ActivationQuantizer(nn.Module):
         if not self.enabled:
             return x
         quantized = self.levels(x) * self.scale
-        return torch.lerp(x, quantized, coin_flips(x.shape, self.generator, x.device)) if self.drop else quantized
+        return torch.lerp(x, quantized, coin_flips(x, self.generator)) if self.drop else quantized

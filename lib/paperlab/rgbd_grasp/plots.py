@@ -89,7 +89,7 @@ def table_differences(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="difference of AP, 95 % over scenes and seeds", title="AP of AVN-RGB + FAS less that of …")
     kinds = {"AVN-RGB is higher": _COLORS[2], "lower": _COLORS[3], "undecided": "0.3", "one seed": "0.6"}
     handles = [Line2D([], [], marker="o", color=color, label=name) for name, color in kinds.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 

@@ -111,7 +111,7 @@ def _mixed(inputs: tuple[Tensor, Tensor], rows: Tensor, phase: Phase, dropper: t
     if not phase.drop:
         return quantized[rows]
     clean, rounded = float_[rows], quantized[rows]
-    return torch.lerp(clean, rounded, coin_flips(rounded.shape, dropper, rounded.device))
+    return torch.lerp(clean, rounded, coin_flips(rounded, dropper))
 
 
 def _update(

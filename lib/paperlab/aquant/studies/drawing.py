@@ -31,7 +31,7 @@ def intervals(table: pd.DataFrame, labels: Sequence[str], title: str) -> Figure:
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set(xlabel="difference of top-1 in points, 95 % interval over nets", title=title)
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)  # room for the words
     return figure
 
 
