@@ -20,6 +20,7 @@ seed: int = 0  # seeds every generator
 from paperlab import aquant
 from paperlab.aquant import ablation_experiments as experiments
 from paperlab.aquant import ablation_plots as plots
+from paperlab.aquant.studies.statistics import in_words
 from paperlab.lab import start
 
 run = start("52_aquant_ablations", profile, seed)
@@ -124,10 +125,7 @@ differences
 
 # %%
 judged = differences.assign(
-    step=[
-        f"{row.study}: {row.arm} − {row.over} {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-        for row in differences.itertuples()
-    ]
+    step=differences.study + ": " + differences.apply(in_words, axis=1)
 ).set_index("study")
 enough = config.ablation_iterations >= 200 and len(config.ablation_nets) >= 3
 if enough and {"W2A2", "W2A4", "W4A4"} <= set(judged.index):

@@ -53,6 +53,7 @@ def test_profiles_hold_valid_settings(name: str) -> None:
     assert {"RTN", "QDrop", "AQuant"} <= set(config.arms)
     if name != "smoke":
         assert len(config.nets) >= 4
+        assert len({*config.nets, *config.pair_nets}) >= 8
         assert config.iterations >= 800
         assert len(config.ablation_nets) >= 3
         assert config.ablation_iterations >= 200
@@ -100,6 +101,7 @@ def test_pairs_use_nets_as_units() -> None:
     assert found.verdict.tolist() == ["higher", "lower"]
     noisy = table.assign(top1=[50, 55, 60, 50, 70, 70])
     assert statistics.paired(noisy, [("A", "B")], by=("network",)).verdict.tolist() == ["not resolved"]
+    assert statistics.in_words(found.iloc[0]) == "A − B +2.0 [+2.0, +2.0]"
     one = table[table.net_seed == 0]
     assert statistics.paired(one, [("A", "B")], by=("network",)).verdict.tolist() == ["one net: no interval"]
 

@@ -20,6 +20,8 @@ class Config:
     calibration_images: int = 64
     nets: tuple[int, ...] = (0,)  # seeds of N1, the unit of every interval
     arms: tuple[str, ...] = ("RTN", "QDrop", "AQuant")
+    layerwise_nets: tuple[int, ...] = ()  # seeds of N1 for AdaRound, which learns layer by layer and so twice as long
+    pair_nets: tuple[int, ...] = ()  # seeds of N1 beside `nets` for AQuant and QDrop, whose difference is small
     second_nets: tuple[int, ...] = ()  # seeds of N2, the MobileNetV2-style network
     digits_nets: tuple[int, ...] = ()  # seeds of N1 on digits, beside `task`
     ablation_nets: tuple[int, ...] = (0,)  # seeds of N1 in all ablations

@@ -108,9 +108,15 @@ def table_bias(config: Config) -> pd.DataFrame:
 
 
 def _main_cases(config: Config) -> list[Case]:
-    small = tuple(arm for arm in config.arms if arm in ("RTN", "BRECQ", "QDrop", "AQuant"))
-    return [
+    small = tuple(arm for arm in config.arms if arm in ("RTN", "QDrop", "AQuant"))
+    on_n1 = [
         *(config.case(arm, seed) for seed in config.nets for arm in config.arms),
+        *(config.case("AdaRound", seed) for seed in config.layerwise_nets),
+        *(config.case(arm, seed) for seed in config.pair_nets for arm in ("QDrop", "AQuant")),
+    ]
+    order = list(cases.ARMS)
+    return [
+        *sorted(on_n1, key=lambda case: (case.seed, order.index(case.arm))),
         *(config.case(arm, seed, network="N2") for seed in config.second_nets for arm in small),
         *(config.case(arm, seed, task="digits") for seed in config.digits_nets for arm in small),
     ]

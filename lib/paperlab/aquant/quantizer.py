@@ -6,6 +6,7 @@ ties go to the even integer.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,11 +63,20 @@ class RoundToGrid(torch.autograd.Function):
 
 
 def coin_flips(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return zeros and ones of equal probability, shaped as `like`, eight a random byte: drawing each is far slower."""
+    """Return zeros and ones of equal probability, shaped and laid out as `like`, eight a random byte.
+
+    Drawing each is far slower, and so is taking a byte apart: its eight coins are a row of a table.
+    """
     count = like.numel()
-    bytes_ = torch.randint(256, (-(-count // 8), 1), dtype=torch.uint8, generator=generator, device=like.device)
-    bits = bytes_.bitwise_and(2 ** torch.arange(8, dtype=torch.uint8, device=like.device)) != 0
-    return bits.flatten()[:count].reshape(like.shape).to(like.dtype)
+    bytes_ = torch.randint(256, (-(-count // 8),), dtype=torch.int32, generator=generator, device=like.device)
+    coins = _coins_of_bytes(like.dtype, like.device).index_select(0, bytes_).flatten()[:count]
+    return coins.as_strided(like.shape, torch.empty_like(like).stride())
+
+
+@cache
+def _coins_of_bytes(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the bits of every byte, (256, 8)."""
+    return ((torch.arange(256)[:, None] >> torch.arange(8)) & 1).to(device, dtype)
 
 
 class WeightQuantizer(nn.Module):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from paperlab.aquant import networks
 from paperlab.aquant.data.tasks import Data, DigitsTask, GaborTask, Split
+from paperlab.aquant.networks.layout import channels_last
 from paperlab.lab.cache import content_key
 from paperlab.lab.files import write_atomic
 from paperlab.lab.paths import cache_dir
@@ -104,6 +105,7 @@ def one_thread() -> Iterator[None]:
 def train(model: nn.Module, split: Split, recipe: Recipe) -> list[float]:
     """Train `model` in place on its device; return the mean loss of every epoch."""
     device = split.labels.device
+    split = Split(channels_last(split.images), split.labels)
     model.train()
     steps = max(len(split) // recipe.batch, 1)
     optimizer = torch.optim.SGD(
@@ -142,7 +144,7 @@ def accuracy(model: nn.Module, split: Split, batch: int = 500) -> float:
 @torch.no_grad()
 def correct(model: nn.Module, split: Split, batch: int = 500) -> Tensor:
     """Return for each image whether the answer is right, for tests that pair the answers of two networks."""
-    answers = [model(images).argmax(1) for images in split.images.split(batch)]
+    answers = [model(channels_last(images)).argmax(1) for images in split.images.split(batch)]
     return torch.cat(answers) == split.labels
 
 

@@ -99,8 +99,8 @@ def _optimizers(
         for parameter in group["params"]:
             parameter.requires_grad_(True)
     rate = recipe.weight_travel / steps
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(weights, lr=rate)] if weights else []
-    return optimizers + ([torch.optim.Adam(groups)] if groups else [])
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(weights, lr=rate, fused=True)] if weights else []
+    return optimizers + ([torch.optim.Adam(groups, fused=True)] if groups else [])
 
 
 def _mixed(inputs: tuple[Tensor, Tensor], rows: Tensor, phase: Phase, dropper: torch.Generator) -> Tensor:

@@ -20,6 +20,7 @@ from paperlab.aquant.frame.scales import grid
 from paperlab.aquant.frame.sweep import MEASURE, Sweep
 from paperlab.aquant.frame.units import find_units
 from paperlab.aquant.layers import QuantConv2d
+from paperlab.aquant.networks.layout import channels_last
 from paperlab.aquant.quantizer import ActivationQuantizer
 
 STATISTICS_IMAGES = 256  # for activation scales, as QDrop's code takes
@@ -108,7 +109,7 @@ def gather(calibration: Tensor | Iterable[Any], least: int) -> Tensor:
     if not calibration.isfinite().all():
         bad = int((~calibration.flatten(1).isfinite().all(1)).sum())
         raise ValueError(f"calibration: {bad} of {len(calibration)} images hold NaN or infinity; remove them")
-    return calibration.detach()
+    return channels_last(calibration.detach())
 
 
 def calibrate(network: fx.GraphModule, images: Tensor, recipe: Recipe) -> None:

@@ -53,3 +53,8 @@ def paired(accuracy: pd.DataFrame, pairs: Sequence[tuple[str, str]], by: Sequenc
             rows.append((*key, first, second, len(differences), mean, low, high, verdict(low, high)))
     columns = [*by, "arm", "over", "nets", "difference", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def in_words(row: pd.Series) -> str:
+    """Return a row of `paired` as "arm − other +2.5 [-0.3, +5.3]"."""
+    return f"{row.arm} − {row.over} {row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
