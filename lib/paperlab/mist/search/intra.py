@@ -14,7 +14,7 @@ from paperlab.mist.cost.setting import Policies, Setting
 from paperlab.mist.search.fronts import ALPHAS, pareto, sampled
 from paperlab.mist.search.space import Space
 
-_CHUNK = 4_000_000  # configurations evaluated at once, to bound memory
+_CHUNK = 100_000  # configurations evaluated at once, so that they stay in the cache
 
 
 @dataclass(frozen=True)
