@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from paperlab.across.one_physics import constants_of
+from paperlab.lab.workers import in_processes
 from paperlab.seesaw.hardware import node
 from paperlab.seesaw.workloads import length_source
 from paperlab.serving.deployment import Deployment
@@ -67,29 +68,47 @@ def capacity(servers: Iterable[Server], tokens_per_sequence: int) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One trace on one server; without a rate all requests are there at time 0."""
+
+    server: Server
+    rate_per_s: float | None
+    lengths: str
+    requests: int
+    seed: int
+
+    def row(self) -> dict[str, object]:
+        """Serve it with chunked prefill and return a row of metrics."""
+        server, arrivals = self.server, "at_once" if self.rate_per_s is None else "poisson"
+        work = workload(length_source(self.lengths), self.rate_per_s, self.requests, self.seed, arrivals)
+        log = simulate(
+            "vllm-like", model=server.model, device=server.device, workload=work,
+            limits=Limits(2048, 256), **server.options,
+        )  # fmt: skip
+        found = log.summary().iloc[0]
+        names = ("ttft_mean_s", "tbt_mean_s", "normalized_latency_mean_s", "requests_per_s", "preemptions")
+        batches = [step.shape.decode_tokens for step in log.steps if step.shape.decode_tokens]
+        return {
+            "device": server.device, "model": server.model, "lengths": self.lengths, "w_bits": server.w_bits,
+            "kv_bits": server.kv_bits, "arithmetic": server.arithmetic, "rate_per_s": self.rate_per_s,
+            "seed": self.seed, **{name: float(found[name]) for name in names},
+            "decode_batch": float(np.mean(batches)),
+        }  # fmt: skip
+
+
 def served(
-    servers: Iterable[Server], rates: Iterable[float | None], lengths: str, requests: int, seeds: Sequence[int]
+    servers: Iterable[Server],
+    rates: Iterable[float | None],
+    lengths: str,
+    requests: int,
+    seeds: Sequence[int],
+    workers: int = 1,
 ) -> pd.DataFrame:
     """Return a row per server, rate (None: all at once) and seed: throughput and latencies, chunked prefill."""
-    rows, rates = [], list(rates)
-    for server in servers:
-        for rate in rates:
-            for seed in seeds:
-                arrivals = "at_once" if rate is None else "poisson"
-                work = workload(length_source(lengths), rate, requests, seed, arrivals)
-                log = simulate(
-                    "vllm-like", model=server.model, device=server.device, workload=work,
-                    limits=Limits(2048, 256), **server.options,
-                )  # fmt: skip
-                found = log.summary().iloc[0]
-                names = ("ttft_mean_s", "tbt_mean_s", "normalized_latency_mean_s", "requests_per_s", "preemptions")
-                batches = [step.shape.decode_tokens for step in log.steps if step.shape.decode_tokens]
-                rows.append({
-                    "device": server.device, "model": server.model, "lengths": lengths, "w_bits": server.w_bits,
-                    "kv_bits": server.kv_bits, "arithmetic": server.arithmetic, "rate_per_s": rate, "seed": seed,
-                    **{name: float(found[name]) for name in names}, "decode_batch": float(np.mean(batches)),
-                })  # fmt: skip
-    return pd.DataFrame(rows)
+    points = list(rates)
+    cells = [Cell(server, rate, lengths, requests, seed) for server in servers for rate in points for seed in seeds]
+    return pd.DataFrame(in_processes(Cell.row, cells, workers))
 
 
 def measured_accuracy(w_bits: Iterable[int], a_bits: Iterable[int], iterations: int, images: int) -> pd.DataFrame:

@@ -110,7 +110,8 @@ def exhibit_capacity(config: Config) -> pd.DataFrame:
 def exhibit_bits(config: Config) -> pd.DataFrame:
     """Part C: throughput when all requests are there, by bits of weights and cache; arithmetic in fp16, and in int8."""
     servers = [*_servers(config), Server(w_bits=8, kv_bits=8, arithmetic="int8")]
-    return bits.served(servers, [None], "sharegpt", config.bits_requests, config.seeds).assign(evidence=SIMULATED)
+    found = bits.served(servers, [None], "sharegpt", config.bits_requests, config.seeds, config.workers)
+    return found.assign(evidence=SIMULATED)
 
 
 def exhibit_bits_latency(config: Config) -> pd.DataFrame:

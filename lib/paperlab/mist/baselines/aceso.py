@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 
 from paperlab.mist.clusters import Cluster
-from paperlab.mist.cost.evaluate import evaluate, predict
+from paperlab.mist.cost.evaluate import evaluate_stage, predict
 from paperlab.mist.cost.pipeline import closed_form_s
+from paperlab.mist.cost.setting import Setting
 from paperlab.mist.models import ModelSpec
 from paperlab.mist.plan import Plan, StagePlan
 
@@ -82,6 +83,7 @@ class _Climb:
         self.cluster, self.settings = cluster, settings
         self.evaluated = 0
         self._stages = lru_cache(maxsize=None)(self._evaluate)
+        self._stage = lru_cache(maxsize=None)(self._evaluate_stage)  # a primitive changes one or two stages of many
 
     def run(self, plan: Plan) -> Plan:
         """Improve `plan` until no chain of primitives does, or the evaluations are used up."""
@@ -113,16 +115,22 @@ class _Climb:
 
     def _evaluate(self, plan: Plan) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
         self.evaluated += 1
+        where = len(plan.stages), plan.accumulation
         try:
-            reports = evaluate(plan, self.cluster)
+            found = [self._stage(plan.model, stage, index, *where) for index, stage in enumerate(plan.stages)]
         except ValueError:  # a group for which no link was measured
             count = len(plan.stages)
             return (np.inf,) * count, (np.inf,) * count, (0.0,) * count
-        missing = tuple(
-            float(np.squeeze(report.worst.bytes)) * report.safety_factor - self.cluster.budget_bytes
-            for report in reports
-        )
-        return missing, tuple(r.stable_s for r in reports), tuple(max(r.extra_s, 0.0) for r in reports)
+        missing, stable, extra = zip(*found, strict=True)
+        return missing, stable, extra
+
+    def _evaluate_stage(
+        self, spec: ModelSpec, stage: StagePlan, index: int, stages: int, accumulation: int
+    ) -> tuple[float, float, float]:
+        setting = Setting(spec, self.cluster, stage.micro_batch, stage.dp, stage.tp, accumulation, stages)
+        report = evaluate_stage(setting, stage, index)
+        missing = float(np.squeeze(report.worst.bytes)) * report.safety_factor - self.cluster.budget_bytes
+        return missing, report.stable_s, max(report.extra_s, 0.0)
 
     def _neighbors(self, plan: Plan) -> Iterator[Plan]:
         """Yield every plan that one primitive at the bottleneck leads to."""

@@ -6,6 +6,7 @@ That is what a user of Megatron-LM or DeepSpeed can configure, and it is small e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -65,10 +66,15 @@ def _policies(baseline: Uniform, setting: Setting) -> Policies:
 def _iteration_s(setting: Setting, policies: Policies, layers: int, counts: Any) -> Any:
     """Return the iteration time of every (number of checkpointed layers, policy); inf where a stage does not fit."""
     blocks = block_times(setting, policies)
+
+    @cache  # stages amid the pipeline take the same time
+    def times_at(first: bool, last: bool) -> Any:
+        return stage_times(setting, blocks, layers, counts, first=first, last=last)
+
     times, fits = [], []
     for stage in range(setting.stages):
         position = stage_position(setting, stage, layers)
-        times.append(stage_times(setting, blocks, layers, counts, first=position.first, last=position.last))
+        times.append(times_at(position.first, position.last))
         need = np.maximum(*peaks(setting, policies, position, counts)) * safety_factor(setting, policies, position)
         fits.append(need <= setting.cluster.budget_bytes)
     stable = [t for t, _ in times]

@@ -45,12 +45,15 @@ def setting_of(plan: Plan, index: int, cluster: Cluster) -> Setting:
 
 def evaluate(plan: Plan, cluster: Cluster) -> tuple[StageReport, ...]:
     """Return times and memory of every stage of `plan` on `cluster`."""
-    return tuple(_stage(plan, index, stage, cluster) for index, stage in enumerate(plan.stages))
+    return tuple(
+        evaluate_stage(setting_of(plan, index, cluster), stage, index) for index, stage in enumerate(plan.stages)
+    )
 
 
-def _stage(plan: Plan, index: int, stage: StagePlan, cluster: Cluster) -> StageReport:
-    setting, policies = setting_of(plan, index, cluster), Policies.of(stage)
-    later = len(plan.stages) - 1 - index
+def evaluate_stage(setting: Setting, stage: StagePlan, index: int) -> StageReport:
+    """Return times and memory of `stage` as stage number `index` of a pipeline."""
+    policies = Policies.of(stage)
+    later = setting.stages - 1 - index
     position = Position(stage.layers, later, first=index == 0, last=later == 0)
     blocks = block_times(setting, policies)
     stable, extra = stage_times(

@@ -12,6 +12,7 @@ from paperlab.mist.cost.pipeline import closed_form_s
 from paperlab.mist.search.fronts import pareto
 
 MILP_SECONDS = 600.0
+_ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -142,19 +143,23 @@ def solve_sweep(stages: Stages, layers: int, accumulation: int, incumbent_s: flo
     """
     groups = [_by_layers(options) for options in stages]
     smallest = max((min((o.stable_s for o in options), default=np.inf) for options in stages), default=np.inf)
-    best: Assignment | None = None
-    limit = max((o.stable_s for options in stages for o in options), default=0.0)
+    limits = np.unique([option.stable_s for options in stages for option in options])
+    best, least_s, count = None, incumbent_s, len(limits)
     # From the loosest limit down: an answer whose largest t lies below the limit also answers all limits between.
-    while limit >= smallest:
-        bound = (best.iteration_s if best else incumbent_s) - (accumulation - 1) * smallest
-        chosen = _best_below(groups, layers, limit, bound)
+    while count and (limit := float(limits[count - 1])) >= smallest:
+        chosen = _best_below(groups, layers, limit, least_s - (accumulation - 1) * smallest)
         if chosen is None:
             break
         found = Assignment(objective_s(chosen, accumulation), chosen)
-        if found.iteration_s < (best.iteration_s if best else incumbent_s):
-            best = found
+        if found.iteration_s < least_s:
+            best, least_s = found, found.iteration_s
         largest = max(option.stable_s for option in chosen)
-        limit = max((o.stable_s for options in stages for o in options if o.stable_s < largest), default=-np.inf)
+        count = int(np.searchsorted(limits, largest))
+        if accumulation > 1:
+            # Below a tighter limit max(s_0, v_0) is no less than here, so a larger M cannot win.
+            rest_s = found.iteration_s - (accumulation - 1) * largest
+            promising = (least_s - rest_s) / (accumulation - 1) * _ROUNDING
+            count = min(count, int(np.searchsorted(limits, promising, side="right")))
     return best
 
 

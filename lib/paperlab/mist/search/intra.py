@@ -14,7 +14,7 @@ from paperlab.mist.cost.setting import Policies, Setting
 from paperlab.mist.search.fronts import ALPHAS, pareto, sampled
 from paperlab.mist.search.space import Space
 
-_CHUNK = 4_000_000  # configurations evaluated at once, to bound memory
+_CHUNK = 100_000  # configurations evaluated at once, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class IntraSearch:
         self.setting, self.space, self.selection = setting, space, selection
         self.policies = space.policies(setting.dp) if policies is None else policies
         self.blocks: BlockTimes = block_times(setting, self.policies)
+        self._times: dict[tuple[int, int, bool, bool], Any] = {}  # stages amid a pipeline have the same
 
     def cell(self, stage: int, layers: int) -> Cell:
         """Evaluate every policy and number of checkpointed layers of one stage."""
@@ -81,9 +82,7 @@ class IntraSearch:
     def _part(self, stage: int, layers: int, counts: NDArray[np.int64]) -> tuple[Any, ...]:
         """Evaluate some numbers of checkpointed layers: the front's t, d, count and policy, and the missing bytes."""
         position = stage_position(self.setting, stage, layers)
-        stable, extra = stage_times(
-            self.setting, self.blocks, layers, counts, first=position.first, last=position.last
-        )  # fmt: skip
+        stable, extra = self._stage_times(position, counts)
         forward, backward = peaks(self.setting, self.policies, position, counts)
         need = np.maximum(forward, backward) * safety_factor(self.setting, self.policies, position)
         missing = need - self.setting.cluster.budget_bytes
@@ -93,6 +92,13 @@ class IntraSearch:
             t, d = t + d / self.setting.accumulation, np.zeros_like(d)
         front = pareto(t, d)
         return t[front], d[front], counts[row[front]], policy[front], missing.min()
+
+    def _stage_times(self, position: Position, counts: NDArray[np.int64]) -> Any:
+        first, last = position.first, position.last
+        key = (position.layers, int(counts[0]), first, last)
+        if key not in self._times:
+            self._times[key] = stage_times(self.setting, self.blocks, position.layers, counts, first=first, last=last)
+        return self._times[key]
 
     def _choose(self, t: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.int64]:
         if self.selection.method == "front":

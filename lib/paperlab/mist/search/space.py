@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -58,9 +59,7 @@ class Space:
 
     def policies(self, dp: int) -> Policies:
         """Return every ZeRO level with every offload combination; levels above 1 only for dp > 1."""
-        levels = [level for level in self.zero if level <= 1 or dp > 1] or [min(self.zero)]
-        rows = np.array([(level, *ratios) for level in levels for ratios in self.offloads()])
-        return Policies(rows[:, 0].astype(int), *rows[:, 1:].T)
+        return _policies(self, dp > 1)
 
     def checkpointed(self, layers: int) -> np.ndarray:
         """Return the numbers of checkpointed layers to try for a stage of `layers`."""
@@ -73,6 +72,13 @@ class Space:
         if setting.stages == 1:
             return [setting.spec.layers]
         return [count for count in range(even - window, even + window + 1) if 1 <= count <= setting.spec.layers]
+
+
+@cache  # thousands of rows, the same for every candidate of a search
+def _policies(space: Space, shards: bool) -> Policies:
+    levels = [level for level in space.zero if level <= 1 or shards] or [min(space.zero)]
+    rows = np.array([(level, *ratios) for level in levels for ratios in space.offloads()])
+    return Policies(rows[:, 0].astype(int), *np.ascontiguousarray(rows[:, 1:].T))
 
 
 FULL = Space()

@@ -146,21 +146,12 @@ class _Step:
     def guess(self, room_bytes: int) -> int:
         """Return the batch that fills the room by the line through the two largest batches known so far."""
         if not self._peaks:
-            batch = self._by_forward(room_bytes)
-            return max(1, batch * room_bytes // self.needed(batch))
+            self.needed(max(1, room_bytes // self.needed(1)))
         if len(self._peaks) == 1:
-            ((batch, peak),) = self._peaks.items()
-            return max(1, batch * room_bytes // peak)
+            return 1
         first, second = sorted(self._peaks)[-2:]
         slope = (self._peaks[second] - self._peaks[first]) / (second - first)
         return max(1, int(second + (room_bytes - self._peaks[second]) / slope))
-
-    def _by_forward(self, room_bytes: int) -> int:
-        """Batch that fits by what forward keeps for one more sample; too large, as backward needs more."""
-        one, two = (
-            step_peak(self._model, synthetic_batch(self._model, batch, self._seq_len)).forward_bytes for batch in (1, 2)
-        )
-        return max(1, room_bytes // (two - one))
 
 
 def capacity(model: Any, memory_bytes: float, seq_len: int, arm: str | None = None, **options: Any) -> Capacity:
@@ -237,12 +228,15 @@ def compare_with_readme() -> pd.DataFrame:
     with torch.device("meta"):
         bert = BertForQuestionAnswering(BertConfig(**shape, intermediate_size=4096))
 
-    def modeled(row: Any) -> int:
-        card = CARDS[row.card]
-        dtype = getattr(torch, row.dtype)
-        return max_batch(bert, card.memory_bytes, 384, row.arm, reserve_bytes=card.reserve_bytes, dtype=dtype)
+    cards = list(README_ROWS.card.unique())
+    gpus = [(CARDS[card].memory_bytes, CARDS[card].reserve_bytes) for card in cards]
 
-    table = README_ROWS.assign(model_batch=[modeled(row) for row in README_ROWS.itertuples()])
+    @cache  # one model serves both cards
+    def modeled(dtype: str, arm: str) -> list[int]:
+        return [found.batch for found in capacities(bert, gpus, 384, arm, dtype=getattr(torch, dtype))]
+
+    batches = [modeled(row.dtype, row.arm)[cards.index(row.card)] for row in README_ROWS.itertuples()]
+    table = README_ROWS.assign(model_batch=batches)
     eager = table.groupby(["card", "dtype"]).transform("first")
     return table.assign(
         published_ratio=table.published_batch / eager.published_batch,

@@ -55,9 +55,10 @@ def _custom_function_name() -> str | None:
     """Name of the innermost running `torch.autograd.Function`, which function modes do not see."""
     frame = sys._getframe(1)
     while frame is not None:
-        owner = frame.f_locals.get("cls")
-        if frame.f_code.co_name == "apply" and isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-            return owner.__name__.strip("_")
+        if frame.f_code.co_name == "apply":  # asked first: reading a frame's locals copies them
+            owner = frame.f_locals.get("cls")
+            if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
+                return owner.__name__.strip("_")
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paperlab.tempo.training.pretraining import ARMS, Recipe, pretrain
+from paperlab.tempo.training.pretraining import ARMS, Recipe, pretrained
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,22 @@ def noisy_progressions(recipe: Recipe, task: Task, count: int, generator: torch.
     return {"input_ids": torch.where(replaced_BS, noise_BS, clean_BS), "labels": label_B1[:, 0]}
 
 
-def classifier(pretrained: Any, recipe: Recipe, seed: int) -> Any:
-    """Return a sequence classifier with the encoder's weights of `pretrained` and a fresh head."""
+def classifier(source: Any, recipe: Recipe, seed: int) -> Any:
+    """Return a sequence classifier with the encoder's weights of `source` and a fresh head."""
     from transformers import BertForSequenceClassification
 
     torch.manual_seed(seed)
-    config = copy.deepcopy(pretrained.config)
+    config = copy.deepcopy(source.config)
     config.num_labels = recipe.strides
     model = BertForSequenceClassification._from_config(config, attn_implementation="eager")
-    model.bert.load_state_dict(pretrained.bert.state_dict(), strict=False)  # the pooler is new
+    model.bert.load_state_dict(source.bert.state_dict(), strict=False)  # the pooler is new
     return model.train()
 
 
 def fine_tune(recipe: Recipe, task: Task, arm: str, seed: int) -> float:
     """Pre-train and fine-tune one arm and return its accuracy on sequences it has not seen."""
-    pretrained, _ = pretrain(recipe, arm, seed)
-    model = classifier(pretrained, recipe, seed)
+    source, _ = pretrained(recipe, arm, seed)
+    model = classifier(source, recipe, seed)
     ARMS[arm](model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate)
     generator = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -133,13 +134,20 @@ def pretrain(recipe: Recipe, arm: str, seed: int) -> tuple[Any, list[float]]:
     return model, losses
 
 
+@cache  # the comparison of losses and fine-tuning ask for the same runs, of which each takes many seconds
+def pretrained(recipe: Recipe, arm: str, seed: int) -> tuple[Any, tuple[float, ...]]:
+    """Return what `pretrain` does, computed once in a process; callers must leave the model as it is."""
+    model, losses = pretrain(recipe, arm, seed)
+    return model, tuple(losses)
+
+
 def loss_table(recipe: Recipe, arms: tuple[str, ...], seeds: tuple[int, ...]) -> pd.DataFrame:
     """Return the raw losses: a row per arm, seed and step, with `gap`, the distance from that seed's baseline."""
     rows = []
     for seed in seeds:
-        _, baseline = pretrain(recipe, "baseline", seed)
+        _, baseline = pretrained(recipe, "baseline", seed)
         for arm in arms:
-            losses = baseline if arm == "baseline" else pretrain(recipe, arm, seed)[1]
+            _, losses = pretrained(recipe, arm, seed)
             rows += [(arm, seed, step, *pair) for step, pair in enumerate(zip(losses, baseline, strict=True), 1)]
     table = pd.DataFrame(rows, columns=["arm", "seed", "step", "loss", "baseline_loss"])
     return table.assign(gap=(table.loss - table.baseline_loss).abs()).drop(columns="baseline_loss")
