@@ -111,7 +111,9 @@ def served(
     return pd.DataFrame(in_processes(Cell.row, cells, workers))
 
 
-def measured_accuracy(w_bits: Iterable[int], a_bits: Iterable[int], iterations: int, images: int) -> pd.DataFrame:
+def measured_accuracy(
+    w_bits: Iterable[int], a_bits: Iterable[int], iterations: int, images: int, workers: int = 1
+) -> pd.DataFrame:
     """Return AQuant's measured top-1 on its own small vision task by weight and activation bits, with the drop.
 
     One small convolutional net on procedural pictures: it says nothing about a language model's accuracy, and stands
@@ -123,6 +125,6 @@ def measured_accuracy(w_bits: Iterable[int], a_bits: Iterable[int], iterations: 
     found = [
         Case("AQuant", w_bits=w, a_bits=a, iterations=iterations, images=images) for w in w_bits for a in activations
     ]
-    frame = table(found, workers=1)
+    frame = table(found, workers)
     frame["drop_points"] = frame["float_top1"] - frame["top1"]
     return frame[["network", "task", "net_seed", "w_bits", "a_bits", "float_top1", "top1", "drop_points"]]

@@ -123,8 +123,10 @@ def exhibit_bits_latency(config: Config) -> pd.DataFrame:
 
 def table_accuracy(config: Config) -> pd.DataFrame:
     """Part C, apart: AQuant's measured top-1 on its own small vision task by bits."""
-    wanted = (config.accuracy_bits, config.accuracy_bits)
-    return bits.measured_accuracy(*wanted, config.accuracy_iterations, config.accuracy_images).assign(evidence=CPU)
+    found = bits.measured_accuracy(
+        config.accuracy_bits, config.accuracy_bits, config.accuracy_iterations, config.accuracy_images, config.workers
+    )
+    return found.assign(evidence=CPU)
 
 
 def _servers(config: Config) -> list[Server]:
