@@ -106,9 +106,19 @@ def shown(case: Case, data: Generated, scene_id: int, frame_id: int) -> Scene:
     return Scene(case, data, view, np.random.default_rng((scene_id, frame_id)))
 
 
+@lru_cache(maxsize=8)
+def _heatmap(spec: NetSpec, view: View) -> Floats:
+    heatmap = trained_net(spec).avn.heatmap(view.rgb, view.depth_m, view.camera)
+    heatmap.flags.writeable = False  # many cases share it
+    return heatmap
+
+
 def _net(scene: Scene) -> GraspGroup:
-    avn = trained_net(scene.case.net).avn
-    return scene.searched(avn.heatmap(scene.view.rgb, scene.view.depth_m, scene.view.camera))
+    case, view = scene.case, scene.view
+    # The noise of depth is nothing to a net for color: one heatmap serves all levels.
+    noise = None if case.net.modality == "rgb" else case.noise
+    seen = _shown(scene.data, view.scene_id, view.frame_id, noise, case.swap)
+    return scene.searched(_heatmap(case.net, seen))
 
 
 @lru_cache(maxsize=2)
