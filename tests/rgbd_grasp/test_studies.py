@@ -21,7 +21,7 @@ from paperlab.rgbd_grasp.studies.material import NetSpec, net_spec
 from paperlab.rgbd_grasp.studies.methods import AVN, BLIND, METHODS, ORACLES, Case, Scene
 from tests.rgbd_grasp.small_scenes import boxes_view
 
-SMALLEST = Config(train_scenes=2, test_scenes=1, iterations=2, ablation_scenes=1, noise_scenes=1, score_grasps=1)
+SMALLEST = Config(train_scenes=2, iterations=2, ablation_scenes=1, noise_scenes=1, score_grasps=1)
 MODULES = {experiments: plots, robust_experiments: robust_plots}
 EXHIBITS = {
     name: (function, getattr(drawn, name, None))

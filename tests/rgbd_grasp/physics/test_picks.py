@@ -23,6 +23,7 @@ from paperlab.rgbd_grasp.physics import (
     clearing_rates,
     draw_film,
     film_pick,
+    first_that_lifts,
     perturbed,
     pick,
     rates_table,
@@ -193,6 +194,17 @@ def test_a_filmstrip_shows_the_hand_and_the_lift():
     assert len(figure.axes) == 5
     with pytest.raises(ValueError, match="titles: got 1 for 5 pictures"):
         draw_film(film, ["one"])
+
+
+def test_the_first_grasp_that_lifts_is_found_among_those_that_do_not():
+    scene = dataclasses.replace(make_scene(0, 0, [0], 1), solids=(BLOCK,), poses=STANDING[None])
+    good = from_above(angle=np.pi / 2)
+    high = good[:]
+    high.translations = high.translations + np.array([0.0, 0.0, 0.3])
+    ranked = high[:]
+    ranked.add(good)
+    assert first_that_lifts(scene, ranked) == 1
+    assert first_that_lifts(scene, high) is None
 
 
 def test_impossible_settings_are_told():

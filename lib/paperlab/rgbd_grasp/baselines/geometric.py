@@ -7,8 +7,8 @@ import numpy as np
 from paperlab.rgbd_grasp.baselines.observation import Observation
 from paperlab.rgbd_grasp.geometry.anchors import Anchors
 from paperlab.rgbd_grasp.geometry.checks import Floats
-from paperlab.rgbd_grasp.geometry.grasp import HEIGHT_M, GraspGroup
-from paperlab.rgbd_grasp.geometry.gripper import BASE_M, MAX_WIDTH_M, pairs_within
+from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
+from paperlab.rgbd_grasp.geometry.gripper import BASE_M, MAX_WIDTH_M, in_grasp_frames, pairs_within
 from paperlab.rgbd_grasp.geometry.rotations import view_rotations
 from paperlab.rgbd_grasp.search.fas import search_grasps
 from paperlab.rgbd_grasp.search.pipeline import Ranked, grasps_from_seeds
@@ -81,14 +81,11 @@ def antipodality(grasps: GraspGroup, cloud: Floats, normals: Floats, friction: f
 
     A point is near a finger where it lies within 1 cm of the outermost point on that side, between the fingers.
     """
-    row, point = pairs_within(grasps.translations, cloud, float(np.linalg.norm([0.04, MAX_WIDTH_M / 2, 0.01])))
-    rotations = grasps.rotation_matrices[row]
-    x, y, z = np.einsum("pi,pij->jp", cloud[point] - grasps.translations[row], rotations)
-    inside = (
-        (np.abs(z) < HEIGHT_M / 2) & (x > -BASE_M) & (x < grasps.depths[row]) & (np.abs(y) < grasps.widths[row] / 2)
-    )
+    pairs = pairs_within(grasps.translations, cloud, float(np.linalg.norm([0.04, MAX_WIDTH_M / 2, 0.01])))
+    row, point, (x, y, _) = in_grasp_frames(grasps, cloud, pairs)
+    inside = (x > -BASE_M) & (x < grasps.depths[row]) & (np.abs(y) < grasps.widths[row] / 2)
     row, y = row[inside], y[inside]
-    lean = np.einsum("pi,pi->p", normals[point[inside]], rotations[inside][:, :, 1])
+    lean = np.einsum("pi,pi->p", normals[point[inside]], grasps.rotation_matrices[row, :, 1])
     shares = []
     for side in (-1.0, 1.0):
         outermost = np.full(len(grasps), -np.inf)

@@ -11,7 +11,7 @@ from paperlab.rgbd_grasp.evaluation.precision import TOP_K, precision_at
 from paperlab.rgbd_grasp.evaluation.scene import Frame
 from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
-from paperlab.rgbd_grasp.geometry.gripper import MAX_WIDTH_M, collisions, crop
+from paperlab.rgbd_grasp.geometry.gripper import MAX_WIDTH_M, collisions
 from paperlab.rgbd_grasp.geometry.nms import pose_nms
 from paperlab.rgbd_grasp.geometry.rotations import inverse, move
 from paperlab.rgbd_grasp.labels.force_closure import NO_CLOSURE, smallest_friction
@@ -81,10 +81,9 @@ def evaluate(frame: Frame, grasps: GraspGroup) -> Evaluated:
     chosen = clipped[rows]
     collided, empty = np.zeros((2, len(rows)), dtype=bool)
     frictions = np.full(len(rows), NO_CLOSURE)
-    scene = np.concatenate([*frame.clouds, *([] if frame.table is None else [frame.table])])
     for index in np.unique(objects):
         mine = np.flatnonzero(objects == index)
-        verdict = collisions(chosen[mine], crop(scene, frame.clouds[index]))
+        verdict = collisions(chosen[mine], frame.surroundings[index])
         collided[mine], empty[mine] = verdict.unusable, verdict.empty
         free = mine[~collided[mine]]
         frictions[free] = closing_frictions(frame, int(index), chosen[free])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial import cKDTree
 
 from paperlab.rgbd_grasp.geometry.checks import Floats, floats
+from paperlab.rgbd_grasp.geometry.gripper import crop
 from paperlab.rgbd_grasp.geometry.mesh import Mesh
 from paperlab.rgbd_grasp.geometry.rotations import check_transform, inverse, move
 from paperlab.rgbd_grasp.geometry.sdf import SdfGrid
@@ -63,6 +66,13 @@ class Frame:
         sampled = [voxel_average(o.cloud, self.voxel_m) if self.voxel_m else o.cloud for o in self.objects]
         object.__setattr__(self, "poses", np.stack(poses))
         object.__setattr__(self, "clouds", [move(c, pose) for c, pose in zip(sampled, poses, strict=True)])
+
+    @cached_property
+    def surroundings(self) -> list[cKDTree]:
+        """For each object, what a gripper at it may hit: the points around its cloud, of objects and table."""
+        scene = np.concatenate([*self.clouds, *([] if self.table is None else [self.table])])
+        near = crop(scene, np.concatenate(self.clouds))  # most of the table is far from everything
+        return [cKDTree(crop(near, cloud)) for cloud in self.clouds]
 
 
 def table_points() -> Floats:

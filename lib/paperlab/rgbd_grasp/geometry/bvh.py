@@ -9,7 +9,7 @@ import numpy as np
 from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
 
 _LEAF = 4  # triangles per leaf
-_CHUNK = 20_000  # queries at a time, to bound memory
+_CHUNK = 5000  # queries at a time, to bound memory
 BoxTest = Callable[[Ints, Floats, Floats], Bools]
 
 

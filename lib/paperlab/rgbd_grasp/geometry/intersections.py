@@ -7,6 +7,7 @@ import numpy as np
 from paperlab.rgbd_grasp.geometry.bvh import BoxTest
 from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
 
+_BLOCK = 8192  # pairs at a time, so that what is computed for them stays in the processor's cache
 _EDGE = 1e-9  # how far outside a triangle, as a fraction of it, a segment still hits it: none slips between two
 
 
@@ -44,10 +45,18 @@ def cross_segments(start: Floats, step: Floats, triangles: Floats) -> tuple[Floa
 
 def distances_to_triangles(points: Floats, triangles: Floats) -> Floats:
     """Return the squared distance (P,) of each point (P, 3) from its triangle (P, 3, 3)."""
-    # Coordinates lie apart, which is twice as fast as arrays of vectors.
-    point, corners = np.ascontiguousarray(points.T), np.ascontiguousarray(triangles.transpose(1, 2, 0))
-    squared = np.full(len(points), np.inf)
-    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0], axis=0)
+    squared = np.empty(len(points))
+    for start in range(0, len(points), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        squared[part] = _distances(points[part].T, triangles[part].transpose(1, 2, 0))
+    return squared
+
+
+def _distances(point: Floats, corners: Floats) -> Floats:
+    """Return squared distances (P,) of points (3, P) from triangles (3 corners, 3, P)."""
+    squared = np.full(point.shape[1], np.inf)
+    first = corners[0].copy()
+    normal = _cross(corners[1] - first, corners[2] - first)
     area = _dot(normal, normal)
     above = area > 0.0  # whether the foot of the perpendicular lies inside: on the inner side of all edges
     for i in range(3):
@@ -56,11 +65,16 @@ def distances_to_triangles(points: Floats, triangles: Floats) -> Floats:
         along = _dot(offset, edge) / np.where(length == 0.0, 1.0, length)
         gap = offset - np.clip(along, 0.0, 1.0) * edge
         squared = np.minimum(squared, _dot(gap, gap))
-        above &= _dot(np.cross(edge, offset, axis=0), normal) >= 0.0
-    height = _dot(point - corners[0], normal) ** 2 / np.where(area == 0.0, 1.0, area)
+        above &= _dot(_cross(edge, offset), normal) >= 0.0
+    height = _dot(point - first, normal) ** 2 / np.where(area == 0.0, 1.0, area)
     return np.where(above, height, squared)
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
     """Return the products (P,) of vectors (3, P)."""
-    return (a * b).sum(axis=0)
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _cross(a: Floats, b: Floats) -> Floats:
+    """Return the vectors (3, P) at right angles to `a` and `b` (3, P); numpy's own takes three times as long."""
+    return np.stack([a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)])

@@ -167,7 +167,7 @@ class Mesh:
         """
         p = floats("points", points, None, 3)
         samples, _ = self.sample(_SAMPLES, np.random.default_rng(0))
-        tree = cKDTree(np.concatenate([self.vertices, samples]))
+        tree = cKDTree(np.concatenate([self.vertices, samples]), leafsize=32)
         distances, _ = tree.query(p, distance_upper_bound=within_m)
         near = np.flatnonzero(np.isfinite(distances))
         p, squared = p[near], distances[near] ** 2
@@ -177,7 +177,11 @@ class Mesh:
             gap = np.maximum(np.maximum(low - p[query], p[query] - high), 0.0)
             return np.einsum("ij,ij->i", gap, gap) <= bound[query]
 
+        corners = self._bvh.triangles
+        lows, highs = corners.min(axis=1), corners.max(axis=1)
         for query, triangle in self._bvh.candidates(len(p), in_box):
+            keep = in_box(query, lows[triangle], highs[triangle])  # a leaf's box holds four triangles
+            query, triangle = query[keep], triangle[keep]
             # Every query has a candidate, and its candidates are together: the samples lie on the surface.
             found, first = np.unique(query, return_index=True)
             best = np.minimum.reduceat(distances_to_triangles(p[query], self._bvh.triangles[triangle]), first)

@@ -106,4 +106,4 @@ def write_sdf(path: Path, grid: SdfGrid) -> Path:
     """Write a grid in the data set's text format."""
     head = [" ".join(map(str, grid.values.shape)), " ".join(map(repr, map(float, grid.origin))), repr(grid.cell_m)]
     values = grid.values.transpose(2, 1, 0).ravel()
-    return write_atomic(path, "\n".join([*head, *(f"{value:.9g}" for value in values)]) + "\n")
+    return write_atomic(path, "\n".join(head) + "\n%.9g" * len(values) % tuple(values.tolist()) + "\n")

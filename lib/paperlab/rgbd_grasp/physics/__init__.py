@@ -1,6 +1,6 @@
 """Picks in MuJoCo: a hand of the evaluator's boxes, single objects, clutter, success rates, filmstrips."""
 
-from paperlab.rgbd_grasp.physics.filmstrip import draw_film, film_pick
+from paperlab.rgbd_grasp.physics.filmstrip import draw_film, film_pick, first_that_lifts
 from paperlab.rgbd_grasp.physics.hand import Grip, Hand, build_world_with_hand
 from paperlab.rgbd_grasp.physics.pick import Motion, Outcome, perturbed, pick
 from paperlab.rgbd_grasp.physics.rates import Rate, rate_of, rates_table
@@ -36,6 +36,7 @@ __all__ = [
     "clearing_rates",
     "draw_film",
     "film_pick",
+    "first_that_lifts",
     "oracle_policy",
     "perturbed",
     "pick",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from paperlab.rgbd_grasp.geometry.cameras import Camera
 from paperlab.rgbd_grasp.geometry.checks import Floats
-from paperlab.rgbd_grasp.geometry.grasp import Grasp
+from paperlab.rgbd_grasp.geometry.grasp import Grasp, GraspGroup
 from paperlab.rgbd_grasp.physics.hand import Grip, build_world_with_hand
 from paperlab.rgbd_grasp.physics.pick import Motion, Outcome, pick
 from paperlab.rgbd_grasp.scenes.generate import Scene
@@ -53,6 +53,19 @@ def film_pick(
     film: Film = []
     outcome = pick(hand, grasp, motion, lambda phase: film.append((phase, renderer(camera, pose).rgb)))
     return film, outcome
+
+
+def first_that_lifts(scene: Scene, grasps: GraspGroup) -> int | None:
+    """Return the row of the first of ranked grasps, in the table's frame, that lifts something; None where none does.
+
+    Every attempt starts from the scene as it lies, as a film's does.
+    """
+    for row, grasp in enumerate(grasps):
+        hand = build_world_with_hand(scene.solids)
+        hand.world.place(scene.poses)
+        if pick(hand, grasp).success:
+            return row
+    return None
 
 
 def _side_view(grasp: Grasp) -> Floats:

@@ -146,8 +146,9 @@ class Renderer:
         to_eye = table_from_camera[:3, 3] - points
         half = to_lamp + to_eye / np.linalg.norm(to_eye, axis=1, keepdims=True)
         half /= np.linalg.norm(half, axis=1, keepdims=True)
-        lit = self._lit(points, light)
         facing = np.maximum(np.einsum("ni,ni->n", normals, to_lamp), 0.0)
+        lit = np.zeros(len(points))
+        lit[facing > 0] = self._lit(points[facing > 0], light)  # what faces away is dark, whatever is in between
         shine = gloss * np.maximum(np.einsum("ni,ni->n", normals, half), 0.0) ** _SHININESS * (facing > 0)
         sky = 0.55 + 0.45 * normals[:, 2:]  # less light comes from below
         shaded = albedo * (light.ambient * sky + (lit * facing)[:, None] * light.color)

@@ -12,7 +12,7 @@ import numpy as np
 
 from paperlab.rgbd_grasp.geometry.checks import Bools, Floats, Ints
 from paperlab.rgbd_grasp.geometry.grasp import HEIGHT_M, GraspGroup
-from paperlab.rgbd_grasp.geometry.gripper import pairs_within
+from paperlab.rgbd_grasp.geometry.gripper import in_grasp_frames, pairs_within
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,24 @@ class Detector:
 
 
 def points_nearby(
-    grasps: GraspGroup, cloud: Floats, detector: Detector, width_m: float, slack_m: float
+    grasps: GraspGroup,
+    cloud: Floats,
+    detector: Detector,
+    width_m: float,
+    slack_m: float = 0.0,
+    level_m: Floats | float = HEIGHT_M / 2,
 ) -> tuple[Ints, Floats]:
-    """Return pairs of grasps and points that may touch: grasp rows (P,) and points in the grasps' frames (P, 3)."""
+    """Return pairs of grasps and points that may touch: grasp rows (P,) and points in the grasps' frames (3, P).
+
+    Grasps may move by `slack_m`; `level_m`, one for all or one for each (N,), bounds how far points lie from their
+    middle planes.
+    """
     rotations, length = grasps.rotation_matrices, detector.finger_length_m + detector.behind_m
     middles = grasps.translations + (grasps.depths - length / 2)[:, None] * rotations[:, :, 0]
     corner = (length / 2, width_m / 2 + detector.finger_m, HEIGHT_M / 2)
     row, point = pairs_within(middles, cloud, float(np.linalg.norm(corner)) + slack_m + 1e-6)
-    offsets = cloud[point] - grasps.translations[row]
-    return row, np.einsum("pi,pij->pj", offsets, rotations[row])
+    row, _, local = in_grasp_frames(grasps, cloud, (row, point), level_m)
+    return row, local
 
 
 def detect(grasps: GraspGroup, cloud: Floats, detector: Detector | None = None) -> tuple[Bools, Bools]:
@@ -71,12 +80,12 @@ def detect(grasps: GraspGroup, cloud: Floats, detector: Detector | None = None) 
     on its predictions; to judge any method with and without it, keep the grasps that are neither.
     """
     detector = detector or Detector()
-    row, local = points_nearby(grasps, cloud, detector, float(grasps.widths.max(initial=0.0)), 0.0)
+    row, local = points_nearby(grasps, cloud, detector, float(grasps.widths.max(initial=0.0)))
     front, half = grasps.depths[row], grasps.widths[row] / 2
-    x, y, level = local[:, 0], np.abs(local[:, 1]), np.abs(local[:, 2]) < HEIGHT_M / 2
-    fingers = level & (x > front - detector.finger_length_m) & (x < front)
+    x, y = local[0], np.abs(local[1])
+    fingers = (x > front - detector.finger_length_m) & (x < front)
     rear = front - detector.finger_length_m
-    behind = level & (x <= rear) & (x > rear - detector.behind_m)
+    behind = (x <= rear) & (x > rear - detector.behind_m)
     reached = y < half + detector.finger_m
     blocked = (behind & reached) | (fingers & reached & (y > half))
     counts = [np.bincount(row[mask], minlength=len(grasps)) for mask in (blocked, fingers & (y <= half))]

@@ -95,16 +95,16 @@ def candidate_verdicts(seeds: GraspGroup, cloud: Floats, search: Search) -> tupl
     """
     detector, widths = search.detector, np.array(search.widths_m)
     slack = max(abs(distance) for distance in search.distances_m)
-    row, local = points_nearby(seeds, cloud, detector, search.widths_m[-1], slack)
     steps = np.einsum("ni,nij->nj", directions(seeds, search), seeds.rotation_matrices)  # in the seeds' own frames
-    keep = np.abs(local[:, 2]) < HEIGHT_M / 2 + slack * np.abs(steps[row, 2]) + _EPS
-    row, local = row[keep], local[keep]
+    level = HEIGHT_M / 2 + slack * np.abs(steps[:, 2]) + _EPS
+    row, local = points_nearby(seeds, cloud, detector, search.widths_m[-1], slack, level)
+    step = np.ascontiguousarray(steps.T)[:, row]
     front = seeds.depths[row]
     rear = front - detector.finger_length_m
     shape = (2, len(search.distances_m), len(seeds), len(widths))
     blocked, inner = np.zeros(shape[1:]), np.zeros(shape[1:])
     for i, distance in enumerate(search.distances_m):
-        x, y, z = (local - distance * steps[row]).T
+        x, y, z = local - distance * step
         used = (np.abs(z) < HEIGHT_M / 2) & (x < front) & (x > rear - detector.behind_m)
         at, y, fingers = row[used], np.abs(y[used]), (x > rear)[used]
         outer = _counts(at, np.searchsorted(widths / 2 + detector.finger_m, y, side="right"), shape[2:])

@@ -41,7 +41,7 @@ def judged(config: Config, cases: Iterable[Case], places: Sequence[Place]) -> di
         missing = tuple(case for case in wanted if (case, place) not in _DONE)
         if missing:
             tasks.append(_Task(place, missing))
-    for task, found in zip(tasks, in_processes(_run, tasks, config.workers), strict=True):
+    for task, found in zip(tasks, in_processes(_run, tasks, config.workers, reuse=True), strict=True):
         _DONE.update({(case, task.place): verdicts for case, verdicts in zip(task.cases, found, strict=True)})
     return {case: [item for place in places for item in _DONE[case, place]] for case in wanted}
 

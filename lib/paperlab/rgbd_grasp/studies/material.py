@@ -29,6 +29,7 @@ SIZES = Sizes(views=4)
 SEED = 0  # of the scenes: the same ones in every profile, more or fewer of them
 # What turns views into samples; named, because importing it loads torch.
 _SAMPLES_CODE = ("paperlab.rgbd_grasp.learning.samples", "paperlab.rgbd_grasp.network.inputs")
+_READY: set[NetSpec] = set()  # nets that the cache is known to hold
 _NETS = {"tiny": TINY, "small": SMALL, "full": FULL}
 
 
@@ -104,13 +105,16 @@ def samples(net: str, train_scenes: int, symmetry: Symmetry = "canonical") -> tu
 
 def train(config: Config, specs: Iterable[NetSpec]) -> None:
     """Train the nets that the cache does not hold, over the profile's workers."""
-    wanted = list(dict.fromkeys(specs))
     generate(config)
+    wanted = [spec for spec in dict.fromkeys(specs) if spec not in _READY]
+    if not wanted:
+        return
     with alone(cache_dir() / "rgbd_grasp"):
         for symmetry in dict.fromkeys(spec.symmetry for spec in wanted):
             samples(config.net, config.train_scenes, symmetry)  # once, not by every worker
         workers = config.workers if config.device == "cpu" else 1
-        in_processes(_train, wanted, workers)
+        in_processes(_train, wanted, workers, reuse=True)
+    _READY.update(wanted)
 
 
 def _train(spec: NetSpec) -> None:

@@ -17,10 +17,12 @@ from paperlab.rgbd_grasp.dataset.view import View
 from paperlab.rgbd_grasp.geometry.anchors import Anchors, avn_anchors
 from paperlab.rgbd_grasp.geometry.checks import Floats
 from paperlab.rgbd_grasp.geometry.grasp import GraspGroup
+from paperlab.rgbd_grasp.labels.heatmap import CellGrid
 from paperlab.rgbd_grasp.noise import Noise, add_noise
 from paperlab.rgbd_grasp.prediction.swaps import with_noise_for_depth, with_rgb_of
 from paperlab.rgbd_grasp.scenes import Generated
-from paperlab.rgbd_grasp.search.pipeline import Settings, grasps_from_heatmap
+from paperlab.rgbd_grasp.search.decode import decode
+from paperlab.rgbd_grasp.search.pipeline import Settings, grasps_from_seeds
 from paperlab.rgbd_grasp.search.workspace import MaskKind, find_workspace
 from paperlab.rgbd_grasp.studies.material import NetSpec, samples, trained_net
 
@@ -63,11 +65,7 @@ class Scene:
     @cached_property
     def observation(self) -> Observation:
         """Depth, camera and workspace."""
-        view, grid = self.view, self.case.net.config.grid
-        found = find_workspace(
-            self.case.mask, grid, segmentation=view.segmentation, depth_m=view.depth_m, camera=view.camera
-        )
-        return Observation(view.depth_m, view.camera, found, self.case.settings)
+        return _observed(self.view, self.case.mask, self.case.net.config.grid, self.case.settings)
 
     @property
     def anchors(self) -> Anchors:
@@ -76,30 +74,51 @@ class Scene:
 
     def searched(self, heatmap: Floats) -> GraspGroup:
         """Return the grasps of a heatmap (C, rows, columns)."""
-        seen, view = self.observation, self.view
-        return grasps_from_heatmap(
-            heatmap, view.depth_m, view.camera, self.anchors, self.case.settings, seen.workspace
-        ).grasps
+        seen, settings = self.observation, self.case.settings
+        seeds = decode(heatmap, seen.depth_m, seen.camera, self.anchors, settings.decoding, seen.workspace.cells)
+        return grasps_from_seeds(seeds, seen.cloud, settings, seen.workspace.kind).grasps
+
+
+@lru_cache(maxsize=4)
+def _observed(view: View, mask: MaskKind, grid: CellGrid, settings: Settings) -> Observation:
+    """Return what all cases see that share a view and settings: they come one after the other."""
+    found = find_workspace(mask, grid, segmentation=view.segmentation, depth_m=view.depth_m, camera=view.camera)
+    return Observation(view.depth_m, view.camera, found, settings)
+
+
+@lru_cache(maxsize=16)
+def _shown(data: Generated, scene_id: int, frame_id: int, noise: Noise | None, swap: str) -> View:
+    view = data.view(scene_id, frame_id)
+    if noise is not None:
+        seed = 1000 * scene_id + frame_id
+        view = replace(view, depth_m=add_noise(view.depth_m, noise, seed, rgb=view.rgb))
+    if swap == "rgb":
+        ids = [i for i in data.scene_ids() if i // 30 == scene_id // 30 and i >= 100 and i != scene_id]
+        view = with_rgb_of(view, data.view(ids[_OTHER % len(ids)], frame_id))
+    elif swap == "depth":
+        view = with_noise_for_depth(view, np.random.default_rng((scene_id, frame_id)))
+    return view
 
 
 def shown(case: Case, data: Generated, scene_id: int, frame_id: int) -> Scene:
     """Return a frame as a case shows it: with its noise, with its swap."""
-    view = data.view(scene_id, frame_id)
-    rng = np.random.default_rng((scene_id, frame_id))
-    if case.noise is not None:
-        seed = 1000 * scene_id + frame_id
-        view = replace(view, depth_m=add_noise(view.depth_m, case.noise, seed, rgb=view.rgb))
-    if case.swap == "rgb":
-        ids = [i for i in data.scene_ids() if i // 30 == scene_id // 30 and i >= 100 and i != scene_id]
-        view = with_rgb_of(view, data.view(ids[_OTHER % len(ids)], frame_id))
-    elif case.swap == "depth":
-        view = with_noise_for_depth(view, rng)
-    return Scene(case, data, view, rng)
+    view = _shown(data, scene_id, frame_id, case.noise, case.swap)
+    return Scene(case, data, view, np.random.default_rng((scene_id, frame_id)))
+
+
+@lru_cache(maxsize=8)
+def _heatmap(spec: NetSpec, view: View) -> Floats:
+    heatmap = trained_net(spec).avn.heatmap(view.rgb, view.depth_m, view.camera)
+    heatmap.flags.writeable = False  # many cases share it
+    return heatmap
 
 
 def _net(scene: Scene) -> GraspGroup:
-    avn = trained_net(scene.case.net).avn
-    return scene.searched(avn.heatmap(scene.view.rgb, scene.view.depth_m, scene.view.camera))
+    case, view = scene.case, scene.view
+    # The noise of depth is nothing to a net for color: one heatmap serves all levels.
+    noise = None if case.net.modality == "rgb" else case.noise
+    seen = _shown(scene.data, view.scene_id, view.frame_id, noise, case.swap)
+    return scene.searched(_heatmap(case.net, seen))
 
 
 @lru_cache(maxsize=2)

@@ -77,7 +77,7 @@ def lone_objects(config: Config, spec: NetSpec) -> pd.DataFrame:
         for family in FAMILIES
         for name in POLICIES
     ]
-    found = in_processes(_lone, jobs, config.workers)
+    found = in_processes(_lone, jobs, config.workers, reuse=True)
     return _table(jobs, [{"success rate": rate} for rate in found])
 
 
@@ -93,7 +93,7 @@ def piles(config: Config, spec: NetSpec) -> pd.DataFrame:
         for family in FAMILIES
         for name in POLICIES
     ]
-    found = in_processes(_clear, jobs, config.workers)
+    found = in_processes(_clear, jobs, config.workers, reuse=True)
     return _table(jobs, [dict(clearing_rates(clearings)) for clearings in found])
 
 
