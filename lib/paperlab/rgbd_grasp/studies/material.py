@@ -127,7 +127,7 @@ def trained_net(spec: NetSpec) -> Trained:
     from paperlab.rgbd_grasp.learning.recipe import Recipe
     from paperlab.rgbd_grasp.learning.trained import trained
 
-    every = max(1, spec.iterations // 10)
+    every = max(1, spec.iterations // 5)  # a validation takes as long as eight steps
     recipe = Recipe(iterations=spec.iterations, loss=spec.loss, seed=spec.seed, validate_every=every)  # type: ignore[arg-type]
     lots = samples(spec.net, spec.train_scenes, spec.symmetry)
     return trained(spec.config, *lots, recipe, device=spec.device, progress=False)
