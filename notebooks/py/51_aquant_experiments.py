@@ -10,8 +10,8 @@
 # 2. say how much there is to gain from other roundings of activations, and how much of the output's bias is repaired;
 # 3. say what a border costs, counted for six well-known networks and measured.
 #
-# `52_aquant_ablations` takes the method apart. Cost on 2 cores: `smoke` about a minute, `cpu` about 10 minutes by count of
-# iterations, 2 GiB. Hardware: any CPU; a first run trains the networks (a minute each), later ones find them in the cache.
+# `52_aquant_ablations` takes the method apart. Cost on 2 cores: `smoke` about a minute, `cpu` about 13 minutes with ten
+# networks to train, 10 with networks from the cache, 2 GiB. Hardware: any CPU.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu

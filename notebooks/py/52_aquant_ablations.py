@@ -10,7 +10,7 @@
 # 3. see how much the outcome depends on bits, images, iterations and on which layers have 8 bits.
 #
 # Every comparison runs on the same three nets, with a quarter of the main table's iterations: many more arms fit, and
-# intervals with them. Cost on 2 cores: `smoke` about a minute, `cpu` about 10 minutes, 2 GiB. Hardware: any CPU.
+# intervals with them. Cost on 2 cores: `smoke` about a minute, `cpu` about 7 minutes, 2 GiB. Hardware: any CPU.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # how much to run: smoke, cpu or gpu

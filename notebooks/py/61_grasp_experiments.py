@@ -11,7 +11,7 @@
 # 2. say what the search's tie-break, the workspace and the labels are worth;
 # 3. tell whether a net looks at color, and whether color beats depth on these scenes.
 #
-# Cost on 2 cores: `smoke` half a minute, `cpu` about 12 minutes with seven nets to train, 5 with nets from the cache, where they
+# Cost on 2 cores: `smoke` half a minute, `cpu` about 9 minutes with seven nets to train, 5 with nets from the cache, where they
 # and the scenes are kept by content; 3 GiB. Hardware: any CPU.
 
 # %% tags=["parameters"]
